@@ -1,0 +1,99 @@
+"""Density at points off the grid: trilinear, zero outside the map."""
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from angelo.types import BackboneFrames, Density
+
+#: Edges shorter than this have no direction, Å.
+SHORTEST_EDGE = 1e-3
+
+
+def sample_density(
+    density: Density, points: Float32[np.ndarray, "*p 3"]
+) -> Float32[np.ndarray, "*p"]:
+    """Trilinear density at points given in Å, map coordinates; zero outside the grid."""
+    grid = np.asarray(density.values_zyx, np.float32)
+    n_z, n_y, n_x = grid.shape
+    # One zero voxel on every side makes the eight takes below need no masks.
+    padded = np.pad(grid, 1)
+    row, plane = n_x + 2, (n_x + 2) * (n_y + 2)
+    at = (points.reshape(-1, 3) - density.origin) / density.voxel_size + np.float32(1)
+    high = np.array([n_x, n_y, n_z], np.float32)
+    np.clip(at, 0, high + np.float32(1 - 1e-3), out=at)
+    low = at.astype(np.int64)
+    fraction = (at - low).astype(np.float32)
+    corner = low[:, 2] * plane + low[:, 1] * row + low[:, 0]
+    flat = padded.reshape(-1)
+    fx, fy, fz = fraction.T
+
+    def along_x(start: np.ndarray) -> np.ndarray:
+        left = flat.take(start)
+        return left + fx * (flat.take(start + 1) - left)
+
+    near = along_x(corner)
+    near += fy * (along_x(corner + row) - near)
+    far = along_x(corner + plane)
+    far += fy * (along_x(corner + plane + row) - far)
+    near += fz * (far - near)
+    return near.reshape(points.shape[:-1]).astype(np.float32)
+
+
+def cube_offsets(side: int, spacing: float) -> Float32[np.ndarray, "p 3"]:
+    """Offsets of a centred cube of side³ points, Å, row-major over the residue axes."""
+    ticks = ((np.arange(side) - (side - 1) / 2) * spacing).astype(np.float32)
+    grid = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1)
+    return grid.reshape(-1, 3)
+
+
+def sample_cubes(
+    density: Density, frames: BackboneFrames, side: int, spacing: float
+) -> Float32[np.ndarray, "r p"]:
+    """Density cubes in every residue's own frame, ``side**3`` values each."""
+    offsets = cube_offsets(side, spacing)
+    points = frames.ca[:, None] + offsets @ frames.rotation.swapaxes(-1, -2)
+    return sample_density(density, points.astype(np.float32))
+
+
+def sample_edge_rectangles(
+    density: Density,
+    frames: BackboneFrames,
+    neighbours: Int64[np.ndarray, "r k"],
+    length: int,
+    side: int,
+    spacing: float,
+) -> Float32[np.ndarray, "r k p"]:
+    """Density boxes along every edge, ``length * side**2`` values each.
+
+    The long axis runs from the residue's C-alpha to its neighbour's: the first sample sits on
+    the former, the last on the latter, so the spacing along it follows the distance. Across it
+    samples are ``spacing`` apart; the first cross axis is the residue's e1 made normal to the
+    edge, so the box turns with the residue (system.md section 3; a rigid box, unlike the
+    sheared one official weights need).
+    """
+    start = frames.ca[:, None]
+    edge = frames.ca[neighbours] - start
+    distance = np.linalg.norm(edge, axis=-1, keepdims=True)
+    along = edge / np.maximum(distance, SHORTEST_EDGE)
+    across = _normal_to(along, frames.rotation)
+    up = np.cross(along, across)
+    ticks = ((np.arange(side) - (side - 1) / 2) * spacing).astype(np.float32)
+    steps = np.linspace(0, 1, length, dtype=np.float32)
+    centres = start[:, :, None] + steps[:, None] * edge[:, :, None]
+    cross = ticks[:, None, None] * across[:, :, None, None] + ticks[:, None] * up[:, :, None, None]
+    points = centres[:, :, :, None, None] + cross[:, :, None]
+    values = sample_density(density, points.astype(np.float32))
+    return values.reshape(*neighbours.shape, length * side * side)
+
+
+def _normal_to(
+    along: Float32[np.ndarray, "r k 3"], rotation: Float32[np.ndarray, "r 3 3"]
+) -> Float32[np.ndarray, "r k 3"]:
+    """Unit vectors normal to ``along``, from e1 or, where that is nearly parallel, from e2."""
+    e1 = np.broadcast_to(rotation[:, None, :, 0], along.shape)
+    e2 = np.broadcast_to(rotation[:, None, :, 1], along.shape)
+    parallel = np.abs((e1 * along).sum(-1, keepdims=True)) > 0.95
+    seed = np.where(parallel, e2, e1)
+    across = seed - (seed * along).sum(-1, keepdims=True) * along
+    unit: np.ndarray = across / np.linalg.norm(across, axis=-1, keepdims=True)
+    return unit.astype(np.float32)

@@ -12,31 +12,46 @@ SHORTEST_EDGE = 1e-3
 def sample_density(
     density: Density, points: Float32[np.ndarray, "*p 3"]
 ) -> Float32[np.ndarray, "*p"]:
-    """Trilinear density at points given in Å, map coordinates; zero outside the grid."""
+    """Trilinear density at points given in Å, map coordinates; zero outside the grid.
+
+    The grid counts as surrounded by zeros: within one voxel of its faces density fades out.
+    """
     grid = np.asarray(density.values_zyx, np.float32)
     n_z, n_y, n_x = grid.shape
-    # One zero voxel on every side makes the eight takes below need no masks.
-    padded = np.pad(grid, 1)
-    row, plane = n_x + 2, (n_x + 2) * (n_y + 2)
-    at = (points.reshape(-1, 3) - density.origin) / density.voxel_size + np.float32(1)
-    high = np.array([n_x, n_y, n_z], np.float32)
-    np.clip(at, 0, high + np.float32(1 - 1e-3), out=at)
-    low = at.astype(np.int64)
-    fraction = (at - low).astype(np.float32)
-    corner = low[:, 2] * plane + low[:, 1] * row + low[:, 0]
-    flat = padded.reshape(-1)
-    fx, fy, fz = fraction.T
+    flat = grid.reshape(-1)
+    at: np.ndarray = (points.reshape(-1, 3) - density.origin) / density.voxel_size
+    (x0, x1), (wx0, wx1) = _corners(at[:, 0], n_x, 1)
+    (y0, y1), (wy0, wy1) = _corners(at[:, 1], n_y, n_x)
+    (z0, z1), (wz0, wz1) = _corners(at[:, 2], n_z, n_x * n_y)
 
-    def along_x(start: np.ndarray) -> np.ndarray:
-        left = flat.take(start)
-        return left + fx * (flat.take(start + 1) - left)
+    def along_x(row: np.ndarray) -> np.ndarray:
+        line: np.ndarray = flat.take(row + x0) * wx0 + flat.take(row + x1) * wx1
+        return line
 
-    near = along_x(corner)
-    near += fy * (along_x(corner + row) - near)
-    far = along_x(corner + plane)
-    far += fy * (along_x(corner + plane + row) - far)
-    near += fz * (far - near)
-    return near.reshape(points.shape[:-1]).astype(np.float32)
+    near = along_x(z0 + y0) * wy0 + along_x(z0 + y1) * wy1
+    far = along_x(z1 + y0) * wy0 + along_x(z1 + y1) * wy1
+    values = near * wz0 + far * wz1
+    sampled: np.ndarray = values.reshape(points.shape[:-1])
+    return sampled
+
+
+def _corners(
+    at: Float32[np.ndarray, " p"], n: int, stride: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Flat offsets of the voxels on either side of a point on one axis, and their weights.
+
+    A voxel outside the grid has weight zero, and some voxel's offset.
+    """
+    # Only that a point is outside matters, not how far: keeps the whole numbers small.
+    at = np.clip(at, -2, n + 1)
+    low = np.floor(at)
+    above = at - low
+    left = low.astype(np.int64)
+    right = left + 1
+    below = (1 - above) * ((left >= 0) & (left < n))
+    above = above * ((right >= 0) & (right < n))
+    offsets = (np.clip(side, 0, n - 1) * stride for side in (left, right))
+    return tuple(offsets), (below, above)
 
 
 def cube_offsets(side: int, spacing: float) -> Float32[np.ndarray, "p 3"]:
@@ -80,7 +95,9 @@ def sample_edge_rectangles(
     ticks = ((np.arange(side) - (side - 1) / 2) * spacing).astype(np.float32)
     steps = np.linspace(0, 1, length, dtype=np.float32)
     centres = start[:, :, None] + steps[:, None] * edge[:, :, None]
-    cross = ticks[:, None, None] * across[:, :, None, None] + ticks[:, None] * up[:, :, None, None]
+    cross = (
+        ticks[:, None, None] * across[:, :, None, None] + ticks[:, None] * up[:, :, None, None]
+    )
     points = centres[:, :, :, None, None] + cross[:, :, None]
     values = sample_density(density, points.astype(np.float32))
     return values.reshape(*neighbours.shape, length * side * side)
@@ -89,7 +106,7 @@ def sample_edge_rectangles(
 def _normal_to(
     along: Float32[np.ndarray, "r k 3"], rotation: Float32[np.ndarray, "r 3 3"]
 ) -> Float32[np.ndarray, "r k 3"]:
-    """Unit vectors normal to ``along``, from e1 or, where that is nearly parallel, from e2."""
+    """Return unit vectors normal to ``along``: from e1 or, if that is parallel, from e2."""
     e1 = np.broadcast_to(rotation[:, None, :, 0], along.shape)
     e2 = np.broadcast_to(rotation[:, None, :, 1], along.shape)
     parallel = np.abs((e1 * along).sum(-1, keepdims=True)) > 0.95

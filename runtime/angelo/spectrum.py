@@ -5,9 +5,11 @@ the atoms do not. Bringing every map to the profile that the network was trained
 most of that difference before the network sees it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Float32
 
 #: Amplitude below which a shell counts as empty, relative to the reference shells.
@@ -44,10 +46,10 @@ def spatial_frequencies(
     shape_zyx: tuple[int, int, int], voxel_size: Float32[np.ndarray, "3"]
 ) -> Float32[np.ndarray, "z y f"]:
     """|s| in 1/Å of every coefficient of ``rfftn``; voxel size in x, y, z order."""
-    f_z, f_y = (
-        np.fft.fftfreq(n, float(v)) for n, v in zip(shape_zyx[:2], voxel_size[:0:-1], strict=True)
-    )
-    f_x = np.fft.rfftfreq(shape_zyx[2], float(voxel_size[0]))
+    edge_x, edge_y, edge_z = (float(edge) for edge in voxel_size)
+    f_z = np.fft.fftfreq(shape_zyx[0], edge_z)
+    f_y = np.fft.fftfreq(shape_zyx[1], edge_y)
+    f_x = np.fft.rfftfreq(shape_zyx[2], edge_x)
     squared = f_z[:, None, None] ** 2 + f_y[:, None] ** 2 + f_x**2
     root: np.ndarray = np.sqrt(squared)
     return root.astype(np.float32)
@@ -72,17 +74,43 @@ def match_spectrum(
     voxel_size: Float32[np.ndarray, "3"],
     spectrum: Spectrum,
 ) -> Float32[np.ndarray, "z y x"]:
-    """Scale a map's radial amplitudes to the target profile; phases are untouched."""
+    """Scale a map's radial amplitudes to the target profile; phases are untouched.
+
+    Beside the map and the result there is one transform in memory; frequencies are made plane
+    by plane.
+    """
     shape = values_zyx.shape
-    transform = np.fft.rfftn(values_zyx.astype(np.float32))
-    position = spatial_frequencies(shape, voxel_size) / np.float32(spectrum.shell_width)
     n_shells = len(spectrum.amplitudes)
-    measured = shell_amplitudes(transform, position.astype(np.int64), n_shells)
+    transform = scipy.fft.rfftn(values_zyx.astype(np.float32, copy=False))
+    power, count = np.zeros(n_shells), np.zeros(n_shells)
+    for plane, position in _planes(transform, shape, voxel_size, spectrum.shell_width):
+        inside = position < n_shells
+        index = position[inside].astype(np.int64)
+        power += np.bincount(index, np.abs(plane[inside]) ** 2, minlength=n_shells)
+        count += np.bincount(index, minlength=n_shells)
+    measured = np.sqrt(power / np.maximum(count, 1)).astype(np.float32)
     gains = shell_gains(measured, spectrum)
     centres = np.arange(n_shells) + 0.5
-    smooth = np.interp(position, centres, gains, right=0.0).astype(np.float32)
-    matched: np.ndarray = np.fft.irfftn(transform * smooth, s=shape, axes=(0, 1, 2))
-    return matched.astype(np.float32)
+    for plane, position in _planes(transform, shape, voxel_size, spectrum.shell_width):
+        plane *= np.interp(position, centres, gains, right=0.0).astype(np.float32)
+    matched: np.ndarray = scipy.fft.irfftn(transform, shape, overwrite_x=True)
+    return matched
+
+
+def _planes(
+    transform: np.ndarray,
+    shape_zyx: tuple[int, ...],
+    voxel_size: Float32[np.ndarray, "3"],
+    shell_width: float,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Planes of constant f_z, as views, and the |s| of their coefficients in shell widths."""
+    edge_x, edge_y, edge_z = (float(edge) for edge in voxel_size)
+    in_plane = (
+        scipy.fft.fftfreq(shape_zyx[1], edge_y)[:, None] ** 2
+        + scipy.fft.rfftfreq(shape_zyx[2], edge_x) ** 2
+    )
+    for plane, f_z in zip(transform, scipy.fft.fftfreq(shape_zyx[0], edge_z), strict=True):
+        yield plane, np.sqrt(in_plane + f_z**2) / shell_width
 
 
 def contrast(values_zyx: Float32[np.ndarray, "z y x"]) -> float:
@@ -90,7 +118,10 @@ def contrast(values_zyx: Float32[np.ndarray, "z y x"]) -> float:
 
     Unlike the standard deviation it hardly depends on how much of the box is empty.
     """
-    centred = values_zyx.astype(np.float64) - values_zyx.mean(dtype=np.float64)
-    squared = centred**2
-    total = float(squared.sum())
-    return float(np.sqrt((squared**2).sum() / total)) if total > 0 else 0.0
+    mean = values_zyx.mean(dtype=np.float64)
+    second = fourth = 0.0
+    for plane in values_zyx:  # a plane at a time in float64, for sums over 10^8 voxels
+        squared = (plane - mean) ** 2
+        second += float(squared.sum())
+        fourth += float((squared**2).sum())
+    return float(np.sqrt(fourth / second)) if second > 0 else 0.0

@@ -1,0 +1,87 @@
+# make demo   build a model into the example map, on the CPU, and compare it with the deposited one
+# make test   lint, types and tests
+# Both set themselves up in .venv the first time. The other targets are for developers:
+# setup lint bench train bundle clean, described in docs/develop.md.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+# The CPU build where the package index has one; elsewhere see docs/develop.md.
+TORCH ?= torch==2.13.0
+# Files from which the networks are trained, and where the results go.
+STRUCTURES ?= data/structures
+SEQUENCES ?= data/proteins.fasta.gz
+MAPS ?= data/maps
+PACKED ?= data/packed
+RUNS ?= runs
+BUNDLE ?= models/compact
+# Minutes of training for each network, and where it runs.
+MINUTES ?= 60
+DEVICE ?= cpu
+SEED ?= 0
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+ANGELO := $(VENV)/bin/angelo
+# Empty files that say what is installed; older than a pyproject.toml means: install again.
+RUNTIME := $(VENV)/.angelo-runtime
+WORKSPACE := $(VENV)/.angelo-workspace
+DEMO := demo/emd_3488
+
+.PHONY: help setup demo test lint bench train bundle clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(RUNTIME): runtime/pyproject.toml runtime/hatch_build.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "angelo needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	@echo "installing angelo into $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable ./runtime
+	@touch $@
+
+$(WORKSPACE): $(RUNTIME) pyproject.toml export/pyproject.toml training/pyproject.toml
+	@echo "installing torch, angelo-export, angelo-training and the test tools into $(VENV)"
+	@$(PIP) install 'pip>=25.1' # has --group
+	@$(PIP) install $(TORCH)
+	@$(PIP) install --editable ./runtime --editable ./export --editable ./training --group dev
+	@touch $@
+
+setup: $(WORKSPACE)
+
+demo: $(RUNTIME)
+	$(ANGELO) build examples/emd_3488.map.gz examples/5ni1.fasta -o $(DEMO) --device cpu --overwrite
+	@echo "All that was built, against the deposited model 5NI1:"
+	$(ANGELO) evaluate $(DEMO)/emd_3488_raw.cif examples/5ni1.cif.gz
+	@echo "What the sequences support, against the deposited model 5NI1:"
+	$(ANGELO) evaluate $(DEMO)/emd_3488.cif examples/5ni1.cif.gz
+	@echo "The files are in $(DEMO):"
+	@ls -l $(DEMO)
+
+test: lint
+	$(PY) -m pytest
+
+lint: $(WORKSPACE)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(WORKSPACE)
+	$(PY) -m angelo_training evaluate --bundle $(BUNDLE) --maps $(MAPS) --output benchmarks
+
+train: $(WORKSPACE)
+	$(PY) -m angelo_training pack $(STRUCTURES) $(SEQUENCES) --output $(PACKED)
+	$(PY) -m angelo_training c-alpha $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
+	$(PY) -m angelo_training language $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
+	$(PY) -m angelo_training gnn $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
+
+bundle: $(WORKSPACE)
+	$(PY) -m angelo_export $(RUNS) --output $(BUNDLE)
+
+clean:
+	rm -rf demo build dist .pytest_cache .ruff_cache .mypy_cache
+	find runtime export training tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Torch networks, checkpoint import and ONNX export: what makes bundles, not what runs them."""

@@ -1,0 +1,191 @@
+"""Amino-acid probabilities of a chain against the sequences: which residue is which.
+
+Where a chain may go, and the score of each place, is the business of `angelo.placements`. Here
+the best place is believed only if chance hardly ever gives one as good, and if no other
+register or sequence comes close.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from angelo.placements import Placement, Targets, find_placements, profile_of, targets_of
+from angelo.types import Assignment, Chain, Refinement, SequenceRecord
+
+_log = logging.getLogger(__name__)
+
+#: Two placements share a register when this fraction of their common residues agree.
+SAME_REGISTER = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AlignSettings:
+    """When a placement is believed."""
+
+    max_e_value: float = 0.1
+    """Expected number of chance matches; a bound that is 30 to 100 times too high in tests."""
+    min_margin: float = 5.0
+    """Bits by which the best register must beat every other one; 5 are odds of 32 to 1."""
+    min_identity: float = 0.9
+    """Placements within the margin are no conflict if this fraction of residues is the same."""
+    min_matched: int = 4
+    """Fewest residues that a placement must match."""
+    temperature: float = 1.0
+    """Divides the logits; above 1 for a network that is too sure of itself."""
+
+
+DEFAULTS = AlignSettings()
+
+
+def align_chains(
+    chains: Sequence[Chain],
+    refinement: Refinement,
+    records: Sequence[SequenceRecord],
+    residue_types: Sequence[str],
+    settings: AlignSettings = DEFAULTS,
+) -> tuple[Assignment, ...]:
+    """Place every chain; see `align_chain`.
+
+    A chain whose unmatched end fits elsewhere was traced across two molecules, or across a
+    loop: it is cut there, and each piece is an assignment of its own. The order is kept.
+    """
+    targets = targets_of(records)
+    return tuple(
+        assignment
+        for chain in chains
+        for assignment in _place_pieces(chain, refinement, targets, residue_types, settings)
+    )
+
+
+def align_chain(
+    chain: Chain,
+    refinement: Refinement,
+    records: Sequence[SequenceRecord],
+    residue_types: Sequence[str],
+    settings: AlignSettings = DEFAULTS,
+) -> Assignment:
+    """Place a chain where its amino-acid probabilities fit a sequence best.
+
+    Parameters
+    ----------
+    chain
+        Residues in N-to-C order.
+    refinement
+        Where the amino-acid logits are.
+    records
+        Candidate sequences; X fits anything and supports nothing.
+    residue_types
+        Three-letter codes of the columns of the logits; all 20 amino acids must be there.
+    settings
+        When a placement is believed.
+
+    Returns
+    -------
+    Assignment
+        The best placement if it is significant and no other register comes close, else one
+        without match (sequence -1).
+    """
+    return _place(chain, refinement, targets_of(records), residue_types, settings)
+
+
+def _place_pieces(
+    chain: Chain,
+    refinement: Refinement,
+    targets: Targets,
+    residue_types: Sequence[str],
+    settings: AlignSettings,
+) -> list[Assignment]:
+    """Place a chain, cut where an unmatched end fits elsewhere."""
+    whole = _place(chain, refinement, targets, residue_types, settings)
+    if whole.sequence < 0:
+        return [whole]
+    matched = np.flatnonzero(whole.positions >= 0)
+    first, last = int(matched[0]), int(matched[-1]) + 1
+    ends = []
+    for part in (slice(0, first), slice(last, len(chain))):
+        pieces = _place_pieces(
+            Chain(chain.residues[part]), refinement, targets, residue_types, settings
+        )
+        ends.append(pieces if any(piece.sequence >= 0 for piece in pieces) else [])
+    start, stop = (first if ends[0] else 0), (last if ends[1] else len(chain))
+    if ends[0] or ends[1]:
+        _log.info(
+            "a chain of %d residues matches in more than one place and is cut", len(chain)
+        )
+    middle = replace(
+        whole,
+        chain=Chain(chain.residues[start:stop]),
+        positions=whole.positions[start:stop],
+    )
+    return [*ends[0], middle, *ends[1]]
+
+
+def _place(
+    chain: Chain,
+    refinement: Refinement,
+    targets: Targets,
+    residue_types: Sequence[str],
+    settings: AlignSettings,
+) -> Assignment:
+    """Best placement, or none."""
+    nowhere = Assignment(chain, -1, np.full(len(chain), -1, dtype=np.int64), 0.0, np.inf)
+    if len(chain) < settings.min_matched or not targets.records:
+        return nowhere
+    profile = profile_of(
+        refinement.aa_logits[chain.residues], residue_types, settings.temperature
+    )
+    placements = [
+        placement
+        for placement in find_placements(profile, targets)
+        if np.count_nonzero(placement.positions >= 0) >= settings.min_matched
+    ]
+    if not placements:
+        return nowhere
+    best = min(placements, key=lambda p: (-p.score, p.record, *p.positions.tolist()))
+    n_offsets = targets.n_offsets(len(chain))
+    # Below 2^-1000 a float is 0, and a chain of 300 residues gets there.
+    e_value = float(n_offsets * 2.0 ** -min(best.score, 1000.0))
+    if e_value > settings.max_e_value:
+        return nowhere
+    for other in placements:
+        if best.score - other.score < settings.min_margin and _conflict(
+            best, other, targets.records, settings.min_identity
+        ):
+            _log.info(
+                "a chain of %d residues fits %s from %d and %s from %d alike (%.1f and %.1f "
+                "bits) and stays unassigned",
+                len(chain),
+                *_start_of(best, targets.records),
+                *_start_of(other, targets.records),
+                best.score,
+                other.score,
+            )
+            return nowhere
+    return Assignment(chain, best.record, best.positions, best.score, e_value)
+
+
+def _start_of(placement: Placement, records: Sequence[SequenceRecord]) -> tuple[str, int]:
+    """Name of the record and 1-based number of the first matched residue."""
+    positions = placement.positions
+    return records[placement.record].name, int(positions[positions >= 0][0]) + 1
+
+
+def _conflict(
+    best: Placement,
+    other: Placement,
+    records: Sequence[SequenceRecord],
+    min_identity: float,
+) -> bool:
+    """Whether two placements read most of the same residues as different amino acids."""
+    common = np.flatnonzero((best.positions >= 0) & (other.positions >= 0))
+    shorter = min(np.count_nonzero(p.positions >= 0) for p in (best, other))
+    if len(common) < 0.5 * shorter:  # different parts of the chain: no contradiction
+        return False
+    mine, theirs = best.positions[common], other.positions[common]
+    if best.record == other.record and (mine == theirs).mean() >= SAME_REGISTER:
+        return False
+    letters = np.array(list(records[best.record].residues))[mine]
+    other_letters = np.array(list(records[other.record].residues))[theirs]
+    return bool((letters == other_letters).mean() < min_identity)

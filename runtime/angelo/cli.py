@@ -1,0 +1,251 @@
+"""Command line: parse, call the pipeline, report. No science here."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from angelo import __version__
+from angelo.console import StageProgress, summary_panel
+from angelo.errors import NothingBuiltError, UserError
+
+#: Exit codes: a bug; the user's input or machine; nothing could be built; stopped by Ctrl-C.
+EXIT_BUG, EXIT_USER, EXIT_NOTHING, EXIT_STOPPED = 1, 2, 3, 130
+#: Endings that a map's name loses when the run folder is named after it.
+MAP_ENDINGS = (".gz", ".bz2", ".mrc", ".map", ".ccp4")
+
+
+class BuildByDefault(typer.core.TyperGroup):
+    """A group in which ``angelo MAP FASTA`` stands for ``angelo build MAP FASTA``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``build`` first where the first argument looks like a file."""
+        if args and args[0] not in self.commands and _looks_like_a_file(args[0]):
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+def _looks_like_a_file(argument: str) -> bool:
+    if argument.startswith("-"):
+        return False
+    return "/" in argument or "." in argument or Path(argument).exists()
+
+
+app = typer.Typer(
+    cls=BuildByDefault,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run() -> None:
+    """Run the command line; the entry point of the package."""
+    app()
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"angelo {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Atomic protein models from cryo-EM maps. `angelo MAP FASTA` is all it takes."""
+
+
+@app.command()
+def build(
+    map_path: Annotated[
+        Path, typer.Argument(metavar="MAP", help="MRC or CCP4 map, plain, .gz or .bz2.")
+    ],
+    fasta_path: Annotated[
+        Path, typer.Argument(metavar="FASTA", help="Protein sequences to look for.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder.  [default: ./<map name>_angelo]"),
+    ] = None,
+    bundle: Annotated[
+        str, typer.Option(help="Networks: a bundle's name or folder; see `angelo bundles`.")
+    ] = "compact",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N, or cuda:0,1 to share the search.")
+    ] = "auto",
+    mask: Annotated[
+        Path | None, typer.Option(help="Build only where this map is above 0.5.")
+    ] = None,
+    voxel_size: Annotated[
+        float | None, typer.Option(help="Å; replaces the voxel size of the map's header.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+    ] = False,
+    keep_stages: Annotated[
+        bool, typer.Option(help="Keep the data from which a stopped run continues.")
+    ] = True,
+    debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
+) -> None:
+    """Build an atomic model from MAP and FASTA.
+
+    A stopped run goes on where it was when the same command is given again.
+    """
+    with _Guard(debug) as guard:
+        # Not at the top: help and usage errors need not wait for the libraries to load.
+        from angelo.job import BuildJob
+        from angelo.pipeline import build_model
+
+        job = BuildJob(
+            map_path=map_path,
+            fasta_path=fasta_path,
+            out=out or Path(f"{map_name(map_path)}_angelo"),
+            bundle=bundle,
+            device=device,
+            mask_path=mask,
+            voxel_size=voxel_size,
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+            keep_stages=keep_stages,
+        )
+        with StageProgress(guard.console) as progress:
+            result = build_model(job, progress.update)
+        Console().print(summary_panel(result))
+        if result.nothing_matched:
+            raise NothingBuiltError(
+                f"no built chain matches a sequence of {fasta_path}; what was built without "
+                f"one is in {result.folder}. Likely reasons: the map has the wrong hand (try "
+                "its mirror image), its resolution is below about 4 Å, or the sample has other "
+                "sequences"
+            )
+
+
+def map_name(path: Path) -> str:
+    """Name of a map file without the endings of maps and compression."""
+    name = path.name
+    while (stem := Path(name).stem) != name and Path(name).suffix.lower() in MAP_ENDINGS:
+        name = stem
+    return name
+
+
+@app.command()
+def evaluate(
+    built: Annotated[Path, typer.Argument(metavar="BUILT", help="mmCIF or PDB file to judge.")],
+    deposited: Annotated[
+        Path, typer.Argument(metavar="DEPOSITED", help="mmCIF or PDB file to judge it by.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
+) -> None:
+    """Compare a built model with a deposited one; nothing is superposed."""
+    with _Guard(debug):
+        from angelo.evaluate import evaluate_files
+
+        measures = evaluate_files(built, deposited).as_dict()
+        if as_json:
+            typer.echo(json.dumps(measures, indent=2))
+            return
+        table = Table("measure", "value")
+        for name, value in measures.items():
+            shown = "-" if value is None else f"{value:.4g}"
+            table.add_row(name.replace("_", " "), shown)
+        Console().print(table)
+
+
+@app.command()
+def doctor(
+    debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
+) -> None:
+    """Say what this machine can run; exit code 2 if something has to be fixed first."""
+    with _Guard(debug):
+        from angelo.doctor import examine
+
+        checks = examine(Path.cwd())
+        table = Table("", "found", "to do")
+        for check in checks:
+            state = "fix" if check.fix and check.is_fatal else "note" if check.fix else "ok"
+            table.add_row(f"{check.name} [{state}]".replace("[", r"\["), check.found, check.fix)
+        Console().print(table)
+        if any(check.fix and check.is_fatal for check in checks):
+            raise typer.Exit(EXIT_USER)
+
+
+@app.command()
+def bundles(
+    debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
+) -> None:
+    """List the installed bundles (sets of networks)."""
+    with _Guard(debug):
+        from angelo.bundle import list_bundles
+
+        table = Table("name", "version", "licence", "MB", "measured accuracy")
+        for found in list_bundles():
+            accuracy = found.error or json.dumps(found.accuracy or {})
+            megabytes = f"{found.n_bytes / 1e6:.1f}"
+            table.add_row(found.name, found.version, found.licence, megabytes, accuracy)
+        Console().print(table)
+
+
+class _Guard:
+    """Turns what can go wrong in a command into one line on stderr and an exit code."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+        self.console = Console(stderr=True)
+        level = logging.DEBUG if debug else logging.WARNING
+        self._handler = RichHandler(level, self.console, show_time=False, show_path=False)
+        self._logger = logging.getLogger("angelo")
+
+    def __enter__(self) -> "_Guard":
+        self._logger.addHandler(self._handler)
+        if self.debug:
+            self._logger.setLevel(logging.DEBUG)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None and not isinstance(error, typer.Exit):
+            self._logger.debug("the command ended early", exc_info=error)
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(logging.NOTSET)
+        if error is None or isinstance(error, typer.Exit):
+            return
+        if isinstance(error, KeyboardInterrupt):
+            _complain("stopped; the same command goes on from the last finished stage")
+            raise typer.Exit(EXIT_STOPPED) from None
+        if isinstance(error, UserError):
+            _complain(str(error))
+            raise typer.Exit(EXIT_USER) from None
+        if isinstance(error, MemoryError):
+            _complain("not enough memory; use a machine with more, or a smaller map")
+            raise typer.Exit(EXIT_USER) from None
+        if isinstance(error, NothingBuiltError):
+            _complain(str(error))
+            raise typer.Exit(EXIT_NOTHING) from None
+        if isinstance(error, Exception):
+            _complain(
+                f"this is a bug in angelo ({type(error).__name__}: {error}). Run again with "
+                "--debug and send us the output"
+            )
+            raise typer.Exit(EXIT_BUG) from None
+
+
+def _complain(message: str) -> None:
+    """One line on stderr, whatever the message contains."""
+    typer.secho("error: " + " ".join(message.split()), fg="red", err=True)

@@ -1,0 +1,104 @@
+"""What a person sees of a run: progress while it lasts, a panel at its end."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # loads gemmi and SciPy, which help and usage errors do without
+    from angelo.results import BuildResult
+
+
+class StageProgress:
+    """Bars with the time remaining on a terminal, one line a stage elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage = ""
+        self._started = 0.0
+        self._task: TaskID | None = None
+        self._bars: Progress | None = None
+        if console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Report ``done`` of ``total`` steps of a stage; a new name begins a new stage."""
+        if stage != self._stage:
+            self._finish()
+            self._stage, self._started = stage, time.monotonic()
+            if self._bars is not None:
+                self._task = self._bars.add_task(stage, total=total)
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def _finish(self) -> None:
+        """Close the stage at hand: fill its bar, or print its line."""
+        if not self._stage:
+            return
+        if self._bars is not None and self._task is not None:
+            total = self._bars.tasks[self._bars.task_ids.index(self._task)].total
+            self._bars.update(self._task, completed=total)
+        else:
+            seconds = time.monotonic() - self._started
+            self._console.print(f"{self._stage}: {seconds:.1f} s", highlight=False)
+        self._stage = ""
+
+    def __enter__(self) -> "StageProgress":
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._finish()
+        if self._bars is not None:
+            self._bars.stop()
+
+
+def summary_panel(result: "BuildResult") -> Panel:
+    """Show what was built, and where it is."""
+    found = result.summary
+    table = Table.grid(padding=(0, 2))
+    rows = [("built", f"{found['residues_built']} residues in {found['chains_built']} chains")]
+    if "residues" in found:
+        n_found, n_sequences = found["sequences_found"], found["sequences"]
+        rows += [
+            ("matched", f"{found['matched_residues']} residues in {found['chains']} chains"),
+            ("sequences", f"{n_found} of {n_sequences} found"),
+            ("coverage", f"{found['sequence_coverage']:.1%} of the sequence positions"),
+            ("confidence", f"{found['mean_confidence']:.0f} of 100 on average"),
+        ]
+    else:
+        rows.append(("confidence", f"{found['mean_confidence_built']:.0f} of 100 on average"))
+    rows += [("notes" if n == 0 else "", note) for n, note in enumerate(result.notes)]
+    rows.append(("files", str(result.folder)))
+    rows += [("", name) for name in result.files]
+    for name, value in rows:
+        table.add_row(name, Text(value, overflow="fold"))
+    title = "done already; --overwrite does it again" if result.was_done else "done"
+    return Panel(table, title=title, expand=False)

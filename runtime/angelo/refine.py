@@ -1,0 +1,320 @@
+"""Graph refinement: C-alphas and density in, frames and what the network says of them out.
+
+The loop over layers, iterations and rounds, and the only state that they share.
+
+References
+----------
+Jamali, Kimanius & Scheres 2023 (ICLR), section 3.2.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from angelo.errors import NothingBuiltError
+from angelo.frames import random_rotations, update_frames
+from angelo.manifest import Bundle, GnnNetwork
+from angelo.neighbours import close_pairs, nearest_residues, plan_crops
+from angelo.refine_crops import refine_crops
+from angelo.sampling import sample_cubes, sample_edge_rectangles
+from angelo.session import Networks
+from angelo.types import BackboneFrames, Calphas, Density, Refinement
+from angelo.windows import Progress
+
+log = logging.getLogger(__name__)
+
+#: Residues less likely to exist than this are dropped after a round (none, if the bundle's own
+#: threshold is lower still).
+DROP_EXISTENCE = 0.1
+#: C-alphas closer than this are one residue, Å; in proteins they are at least 2.8 Å apart.
+COLLAPSED = 1.5
+#: Density samples taken in one go; bounds the memory for their coordinates to about 300 MB.
+POINTS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStack:
+    """Everything that stays the same through all rounds."""
+
+    density: Density
+    """Density as the network wants it."""
+    gnn: GnnNetwork
+    """Settings."""
+    networks: Networks
+    """Where the graphs come from."""
+    sequence: tuple[dict[str, Float32[np.ndarray, "l a c"]], ...]
+    """For each layer its sequence inputs (none for a network without)."""
+
+
+def refine(
+    density: Density,
+    calphas: Calphas,
+    bundle: Bundle,
+    networks: Networks,
+    sequence_embedding: Float32[np.ndarray, "l e"] | None,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Backbone frames, residue types, torsions and links of the residues at C-alphas.
+
+    Parameters
+    ----------
+    density
+        Prepared for the graph network (see ``angelo.density``).
+    calphas
+        Where to start; its rotations are used if the bundle starts from predicted frames.
+    bundle, networks
+        Settings and graphs.
+    sequence_embedding
+        Of all residues of all sequences, or None to build without.
+    rng
+        For random starting frames.
+    progress
+        Told the number of layer runs done and in all.
+
+    Returns
+    -------
+    Refinement
+        Of the residues left: unlikely ones, and all but one of those that ran together, are
+        dropped after every round.
+
+    Raises
+    ------
+    NothingBuiltError
+        If there is no C-alpha, or none is left.
+    """
+    if len(calphas) == 0:
+        raise NothingBuiltError("no C-alpha was found in the map: nothing to refine")
+    gnn = bundle.gnn
+    stack = GraphStack(
+        density, gnn, networks, _sequence_inputs(gnn, networks, sequence_embedding)
+    )
+    for i in range(gnn.rounds):
+        refinement = _refine_round(stack, calphas, rng, _share_of(progress, i, gnn.rounds))
+        chosen = surviving_residues(refinement, min(DROP_EXISTENCE, gnn.min_existence))
+        log.info("round %d: %d of %d residues survive", i + 1, len(chosen), len(calphas))
+        if len(chosen) == 0:
+            raise NothingBuiltError(
+                f"refinement round {i + 1} rejected all {len(calphas)} C-alpha candidates"
+            )
+        refinement = take_residues(refinement, chosen)
+        calphas = Calphas(
+            positions=refinement.frames.ca,
+            probability=calphas.probability[chosen],
+            rotation=refinement.frames.rotation,
+            aa_logits=None if calphas.aa_logits is None else calphas.aa_logits[chosen],
+        )
+    return refinement
+
+
+def surviving_residues(refinement: Refinement, min_existence: float) -> Int64[np.ndarray, " s"]:
+    """Return the indices of residues that likely exist, one only of those that ran together.
+
+    Of C-alphas less than 1.5 Å apart the one of higher existence stays (of equals, the first).
+    """
+    exists = refinement.existence >= min_existence
+    rank = np.empty(len(refinement), np.int64)
+    rank[np.argsort(-refinement.existence, kind="stable")] = np.arange(len(refinement))
+    pairs = close_pairs(refinement.frames.ca, COLLAPSED)
+    better = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+    worse = pairs.sum(axis=1) - better
+    # Best first, so that a residue which has already lost removes no other.
+    for i in np.argsort(rank[better], kind="stable"):
+        if exists[better[i]]:
+            exists[worse[i]] = False
+    return np.flatnonzero(exists)
+
+
+def take_residues(refinement: Refinement, chosen: Int64[np.ndarray, " s"]) -> Refinement:
+    """Only these residues; neighbours renumbered, sorted by present distance and padded."""
+    frames = _take_frames(refinement.frames, chosen)
+    new_index = np.full(len(refinement), -1)
+    new_index[chosen] = own = np.arange(len(chosen))
+    neighbours = new_index[refinement.neighbours[chosen]]
+    is_real = (neighbours >= 0) & (neighbours != own[:, None])
+    neighbours = np.where(is_real, neighbours, own[:, None])
+    away = np.linalg.norm(frames.ca[neighbours] - frames.ca[:, None], axis=-1)
+    order = np.argsort(np.where(is_real, away, np.inf), axis=1, kind="stable")
+    probability = np.where(is_real, refinement.next_probability[chosen], np.float32(0))
+    return Refinement(
+        frames=frames,
+        aa_logits=refinement.aa_logits[chosen],
+        torsions=refinement.torsions[chosen],
+        predicted_error=refinement.predicted_error[chosen],
+        existence=refinement.existence[chosen],
+        neighbours=np.take_along_axis(neighbours, order, axis=1),
+        next_probability=np.take_along_axis(probability, order, axis=1),
+    )
+
+
+def _refine_round(
+    stack: GraphStack, calphas: Calphas, rng: np.random.Generator, progress: Progress | None
+) -> Refinement:
+    """Run one round, in one piece or in crops."""
+    frames = _start_frames(stack.gnn, calphas, rng)
+    crop = stack.gnn.crop
+    if crop is None or len(calphas) <= crop.size:
+        return refine_piece(stack, calphas, frames, progress)
+    plan = plan_crops(calphas.positions, crop.size, crop.keep, crop.repeats)
+    log.info("%d residues in %d crops of %d", len(calphas), len(plan), crop.size)
+
+    def run(residues: Int64[np.ndarray, " s"], i: int) -> Refinement:
+        return refine_piece(
+            stack,
+            _take_calphas(calphas, residues),
+            _take_frames(frames, residues),
+            _share_of(progress, i, len(plan)),
+        )
+
+    return refine_crops(plan, len(calphas), run)
+
+
+def refine_piece(
+    stack: GraphStack,
+    calphas: Calphas,
+    frames: BackboneFrames,
+    progress: Progress | None = None,
+) -> Refinement:
+    """All layers, as often as the bundle iterates, over residues taken together."""
+    gnn, networks = stack.gnn, stack.networks
+    n_steps = gnn.iterations * len(gnn.layers)
+    for step in range(n_steps):
+        layer = step % len(gnn.layers)
+        if layer == 0:
+            features = _start_features(stack, calphas)
+        neighbours = nearest_residues(frames.ca, gnn.neighbours)
+        output = networks.open(gnn.layers[layer])(
+            features=features,
+            rotations=frames.rotation,
+            positions=_centred(frames.ca),
+            neighbours=neighbours,
+            cubes=_cubes(stack, frames),
+            rectangles=_rectangles(stack, frames, neighbours),
+            **stack.sequence[layer],
+        )
+        features = output["features_out"]
+        frames = update_frames(frames, output["shifts"])
+        if progress is not None:
+            progress(step + 1, n_steps)
+    return Refinement(
+        frames=frames,
+        aa_logits=output["aa_logits"],
+        torsions=networks.open(gnn.heads)(features=features)["torsions"],
+        predicted_error=output["predicted_error"],
+        existence=sigmoid(output["existence"]),
+        neighbours=neighbours,
+        next_probability=np.where(
+            neighbours == np.arange(len(frames))[:, None],  # padding: nobody follows itself
+            np.float32(0),
+            sigmoid(output["next_logits"]),
+        ),
+    )
+
+
+def sigmoid(logits: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
+    """Probability of a logit; no overflow at either end."""
+    return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * logits))
+
+
+def _sequence_inputs(
+    gnn: GnnNetwork, networks: Networks, embedding: Float32[np.ndarray, "l e"] | None
+) -> tuple[dict[str, Float32[np.ndarray, "l a c"]], ...]:
+    """Keys and values of every layer: they depend on the sequences alone."""
+    ports = networks.open(gnn.layers[0]).inputs
+    if "sequence_keys" not in ports:
+        if embedding is not None:
+            raise ValueError("a sequence was given, but this network takes none")
+        return ({},) * len(gnn.layers)
+    if embedding is None or gnn.sequence is None:
+        nothing = np.zeros((0, *map(int, ports["sequence_keys"][1:])), np.float32)
+        return ({"sequence_keys": nothing, "sequence_values": nothing},) * len(gnn.layers)
+    projected = networks.open(gnn.sequence)(embedding=embedding)
+    networks.close(gnn.sequence)
+    return tuple(
+        {"sequence_keys": keys, "sequence_values": values}
+        for keys, values in zip(projected["keys"], projected["values"], strict=True)
+    )
+
+
+def _start_frames(
+    gnn: GnnNetwork, calphas: Calphas, rng: np.random.Generator
+) -> BackboneFrames:
+    """Predicted frames (after the first round: refined ones), or random ones."""
+    if gnn.start_frames == "random":
+        return BackboneFrames(random_rotations(len(calphas), rng), calphas.positions)
+    if calphas.rotation is None:
+        raise ValueError("the bundle starts from predicted frames, but none were predicted")
+    return BackboneFrames(calphas.rotation, calphas.positions)
+
+
+def _start_features(stack: GraphStack, calphas: Calphas) -> Float32[np.ndarray, "r h"]:
+    gnn, n = stack.gnn, len(calphas)
+    if gnn.start is None:
+        return np.zeros((n, gnn.hidden), np.float32)
+    columns = [np.zeros((n, 0), np.float32)]
+    for name in gnn.start_features:
+        column = getattr(calphas, name)
+        if column is None:
+            raise ValueError(f"the bundle starts from {name}, but none were predicted")
+        columns.append(column.reshape(n, -1))
+    features = stack.networks.open(gnn.start)(start_features=np.concatenate(columns, axis=1))
+    return features["features"]
+
+
+def _centred(positions: Float32[np.ndarray, "r 3"]) -> Float32[np.ndarray, "r 3"]:
+    centre = positions.mean(axis=0, dtype=np.float64)  # float32 sums of 500 Å lose 1e-3 Å
+    centred: np.ndarray = (positions - centre).astype(np.float32)
+    return centred
+
+
+def _cubes(stack: GraphStack, frames: BackboneFrames) -> Float32[np.ndarray, "r p"]:
+    """Density cubes, a bounded number of residues at a time."""
+    cube = stack.gnn.cube
+    n_points = cube.side**3
+    cubes = np.empty((len(frames), n_points), np.float32)
+    at_once = max(1, POINTS_AT_ONCE // n_points)
+    for start in range(0, len(frames), at_once):
+        rows = np.arange(start, min(start + at_once, len(frames)))
+        part = _take_frames(frames, rows)
+        cubes[rows] = sample_cubes(stack.density, part, cube.side, cube.spacing)
+    return cubes
+
+
+def _rectangles(
+    stack: GraphStack, frames: BackboneFrames, neighbours: Int64[np.ndarray, "r k"]
+) -> Float32[np.ndarray, "r k p"]:
+    """Density along the edges, a bounded number of neighbour columns at a time."""
+    box = stack.gnn.rectangle
+    n_points = box.length * box.side**2
+    rectangles = np.empty((*neighbours.shape, n_points), np.float32)
+    at_once = max(1, POINTS_AT_ONCE // (n_points * len(frames)))
+    for start in range(0, neighbours.shape[1], at_once):
+        columns = slice(start, start + at_once)
+        rectangles[:, columns] = sample_edge_rectangles(
+            stack.density, frames, neighbours[:, columns], box.length, box.side, box.spacing
+        )
+    return rectangles
+
+
+def _take_frames(frames: BackboneFrames, rows: Int64[np.ndarray, " s"]) -> BackboneFrames:
+    return BackboneFrames(frames.rotation[rows], frames.ca[rows])
+
+
+def _take_calphas(calphas: Calphas, rows: Int64[np.ndarray, " s"]) -> Calphas:
+    return Calphas(
+        positions=calphas.positions[rows],
+        probability=calphas.probability[rows],
+        rotation=None if calphas.rotation is None else calphas.rotation[rows],
+        aa_logits=None if calphas.aa_logits is None else calphas.aa_logits[rows],
+    )
+
+
+def _share_of(progress: Progress | None, i: int, n: int) -> Callable[[int, int], None] | None:
+    """Progress of part ``i`` of ``n`` as progress of the whole."""
+    if progress is None:
+        return None
+    whole = progress
+    return lambda done, total: whole(i * total + done, n * total)

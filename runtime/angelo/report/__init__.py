@@ -1,0 +1,1 @@
+"""What goes with a model: tables, a summary, and a ChimeraX script."""

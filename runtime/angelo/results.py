@@ -1,0 +1,114 @@
+"""Results: the models, and every file of a run folder that is made from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from angelo import __version__
+from angelo.job import BuildJob, Inputs
+from angelo.mmcif import ModelMetadata, mmcif_text
+from angelo.prune import AssignmentReport
+from angelo.report.chimerax import chimerax_script
+from angelo.report.tables import chains_csv, residues_csv, sequences_csv
+from angelo.run_folder import RunFolder, write_files
+from angelo.types import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What was built; without sequences only the first."""
+
+    raw: Model
+    """Every residue of every chain."""
+    pruned: Model | None = None
+    """The residues that the sequences support."""
+    report: AssignmentReport | None = None
+    """What the sequences explain."""
+
+    @property
+    def by_name(self) -> dict[str, Model]:
+        """The models there are, the one to look at first."""
+        pruned = {} if self.pruned is None else {"pruned": self.pruned}
+        return {**pruned, "raw": self.raw}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a run made."""
+
+    folder: Path
+    files: tuple[str, ...]
+    """Names of the files in the folder."""
+    summary: dict[str, Any]
+    """See ``angelo.report.tables.summarise``."""
+    notes: tuple[str, ...]
+    """What a person should know."""
+    was_done: bool
+    """Whether an earlier run had done all of it already."""
+
+    @property
+    def nothing_matched(self) -> bool:
+        """Whether there were sequences, but no chain that fits one."""
+        return self.summary.get("matched_residues") == 0
+
+
+def write_results(
+    job: BuildJob,
+    inputs: Inputs,
+    folder: RunFolder,
+    models: Models,
+    summary: dict[str, Any],
+) -> tuple[str, ...]:
+    """Write every file of the run, whole or not at all; return their names."""
+    name = folder.name
+    suffix = {"pruned": "", "raw": "_raw"}
+    texts = {
+        f"{name}{suffix[kind]}.cif": mmcif_text(
+            model, inputs.records, _metadata(job, inputs, f"{name}{suffix[kind]}", kind)
+        )
+        for kind, model in models.by_name.items()
+        if model.n_residues
+    }
+    coordinates = list(texts)
+    texts["residues.csv"] = residues_csv(models.by_name, inputs.records)
+    texts["chains.csv"] = chains_csv(models.by_name, inputs.records)
+    if models.pruned is not None and models.report is not None:
+        texts["sequences.csv"] = sequences_csv(models.report, models.pruned, inputs.records)
+    texts["summary.json"] = json.dumps(summary, indent=2) + "\n"
+    texts[f"{name}.cxc"] = chimerax_script(folder.path, job.map_path, coordinates)
+    write_files({folder.path / file: text for file, text in texts.items()})
+    return tuple(texts)
+
+
+def _metadata(job: BuildJob, inputs: Inputs, name: str, kind: str) -> ModelMetadata:
+    density, bundle = inputs.density, inputs.bundle
+    what = {
+        "pruned": "residues that the sequences support",
+        "raw": "all residues, also those that no sequence supports",
+    }[kind]
+    shape_xyz = np.array(density.values_zyx.shape[::-1], np.float32)
+    return ModelMetadata(
+        name=name,
+        title=f"Atomic model built by angelo: {what}",
+        program_version=__version__,
+        bundle=f"{bundle.name} {bundle.version}",
+        bundle_citation=bundle.citation,
+        map_name=job.map_path.name,
+        map_sha256=inputs.facts["map_sha256"],
+        cell=shape_xyz * density.voxel_size,
+    )
+
+
+def read_result(folder: RunFolder, *, was_done: bool) -> BuildResult:
+    """Read what a finished run says of itself."""
+    record = folder.record()
+    return BuildResult(
+        folder.path,
+        tuple(record["files"]),
+        record["summary"],
+        tuple(record["notes"]),
+        was_done,
+    )

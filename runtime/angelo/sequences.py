@@ -1,0 +1,225 @@
+"""FASTA in: clean sequences whose numbering never shifts without a word about it."""
+
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from angelo.errors import SequenceError
+from angelo.residues import NAME_FROM_CODE
+from angelo.types import SequenceRecord
+
+#: What stands in for letters that are no standard amino acid: selenocysteine and pyrrolysine
+#: are built as their parents; the others say that the residue is not known.
+SUBSTITUTES = {"U": "C", "O": "K", "B": "X", "Z": "X", "J": "X", "X": "X"}
+#: A record is nucleic acid above this fraction of A, C, G, T, U and N ...
+NUCLEOTIDE_FRACTION = 0.9
+#: ... if it is at least this long; shorter records are taken at their word.
+NUCLEOTIDE_MIN_LENGTH = 20
+#: Records shorter than this are kept, but cannot be found in a map.
+SHORT_LENGTH = 3
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(slots=True)
+class _RawRecord:
+    """One record as written: header, and letters with the line and column they came from."""
+
+    header: str
+    line: int
+    letters: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+def read_fasta(path: Path) -> tuple[tuple[SequenceRecord, ...], tuple[str, ...]]:
+    """Read protein sequences from a FASTA file, plain or gzipped.
+
+    Gaps ('-' and '.') and a final '*' are removed, U is read as C and O as K, and B, Z, J and
+    an inner '*' become X. Identical records are merged, repeated names are numbered, nucleic
+    acids and empty records are skipped.
+
+    Returns
+    -------
+    records
+        Distinct protein sequences in the order of the file.
+    notes
+        One line for a person for everything that was changed, named by record.
+
+    Raises
+    ------
+    SequenceError
+        If the file cannot be read, is not FASTA, holds a character that is no residue, or
+        holds no protein.
+    """
+    notes: list[str] = []
+    kept: list[SequenceRecord] = []
+    nucleic: list[str] = []
+    for number, raw in enumerate(_split_records(path, _read_text(path)), start=1):
+        name = _record_name(raw.header)
+        if not name:
+            name = f"sequence_{number}"
+            notes.append(f"record {number} (line {raw.line}) has no name: called {name!r}")
+        letters = _drop_gaps(raw, name, notes)
+        if not letters:
+            notes.append(f"{name}: no residues (line {raw.line}); record skipped")
+        elif _is_nucleic(letters):
+            nucleic.append(name)
+            notes.append(f"{name}: nucleic acid, which this bundle does not build; skipped")
+        else:
+            kept.append(SequenceRecord(name, _substitute(path, name, letters, notes)))
+    if not kept:
+        raise SequenceError(_nothing_left(path, nucleic))
+    records = _unique_names(_merge_identical(kept, notes), notes)
+    notes += [
+        f"{record.name}: only {len(record)} residues; too short to be placed in a map"
+        for record in records
+        if len(record) < SHORT_LENGTH
+    ]
+    return tuple(records), tuple(notes)
+
+
+def _read_text(path: Path) -> str:
+    """Whole file as text; gzip is known by its first bytes, not by the file's name."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise SequenceError(f"{path}: damaged gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise SequenceError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SequenceError(
+            f"{path}: not a text file (byte {error.start + 1}); give sequences as FASTA text"
+        ) from None
+
+
+def _split_records(path: Path, text: str) -> Iterator[_RawRecord]:
+    """Yield records with their letters in place; comment lines and blanks are passed over."""
+    if not text.strip():
+        raise SequenceError(f"{path}: the file is empty; it needs at least one FASTA record")
+    record: _RawRecord | None = None
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        if line.startswith(">"):
+            if record is not None:
+                yield record
+            record = _RawRecord(line[1:].strip(), number)
+        elif line.startswith(";") or not line.strip():
+            continue
+        elif record is None:
+            raise SequenceError(
+                f"{path}: line {number} comes before any '>' header; "
+                "start each sequence with a line such as '>name'"
+            )
+        else:
+            record.letters += [
+                (letter, number, column)
+                for column, letter in enumerate(line.upper(), start=1)
+                if not letter.isspace()
+            ]
+    if record is None:
+        raise SequenceError(f"{path}: no '>' header; start each sequence with '>name'")
+    yield record
+
+
+def _record_name(header: str) -> str:
+    """First word of a header, without the '|Chains' that follows a PDB entity's name."""
+    words = header.split(maxsplit=1)
+    return re.sub(r"\|Chains?$", "", words[0]) if words else ""
+
+
+def _drop_gaps(raw: _RawRecord, name: str, notes: list[str]) -> list[tuple[str, int, int]]:
+    """Letters without gaps and without stops at the end."""
+    letters = [entry for entry in raw.letters if entry[0] not in "-."]
+    if n_gaps := len(raw.letters) - len(letters):
+        notes.append(
+            f"{name}: {n_gaps} gap characters removed; residues are numbered without them"
+        )
+    n_stops = 0
+    while letters and letters[-1][0] == "*":
+        letters.pop()
+        n_stops += 1
+    if n_stops:
+        notes.append(f"{name}: '*' at the end removed")
+    return letters
+
+
+def _is_nucleic(letters: list[tuple[str, int, int]]) -> bool:
+    """Whether the letters read as DNA or RNA."""
+    n_bases = sum(letter in "ACGTUN" for letter, _, _ in letters)
+    return len(letters) >= NUCLEOTIDE_MIN_LENGTH and n_bases > NUCLEOTIDE_FRACTION * len(
+        letters
+    )
+
+
+def _substitute(
+    path: Path, name: str, letters: list[tuple[str, int, int]], notes: list[str]
+) -> str:
+    """Read each letter as one of the 20 amino acids or X."""
+    residues: list[str] = []
+    changed: Counter[tuple[str, str]] = Counter()
+    for letter, line, column in letters:
+        if letter in NAME_FROM_CODE:
+            residues.append(letter)
+            continue
+        substitute = "X" if letter == "*" else SUBSTITUTES.get(letter)
+        if substitute is None:
+            raise SequenceError(
+                f"{path}: record {name!r}: {letter!r} at line {line}, column {column} is not "
+                "a residue; remove it, or write X for an unknown residue"
+            )
+        residues.append(substitute)
+        if substitute != letter:
+            changed[letter, substitute] += 1
+    notes += [
+        f"{name}: {count} x {letter!r} read as {substitute}"
+        for (letter, substitute), count in sorted(changed.items())
+    ]
+    return "".join(residues)
+
+
+def _merge_identical(records: list[SequenceRecord], notes: list[str]) -> list[SequenceRecord]:
+    """One record for each distinct sequence, under the first of its names."""
+    merged: dict[str, SequenceRecord] = {}
+    for record in records:
+        first = merged.setdefault(record.residues, replace(record, copies=0))
+        merged[record.residues] = replace(first, copies=first.copies + 1)
+        if first.copies:
+            notes.append(
+                f"{record.name}: same sequence as {first.name}; merged "
+                f"(copy {first.copies + 1})"
+            )
+    return list(merged.values())
+
+
+def _unique_names(records: list[SequenceRecord], notes: list[str]) -> list[SequenceRecord]:
+    """Give the second and later records of one name a number: name_2, name_3."""
+    taken = {record.name for record in records}
+    seen: set[str] = set()
+    unique: list[SequenceRecord] = []
+    for record in records:
+        name, suffix = record.name, 2
+        if name in seen:
+            while (name := f"{record.name}_{suffix}") in taken:
+                suffix += 1
+            notes.append(f"{record.name}: name already taken by another sequence; now {name}")
+        taken.add(name)
+        seen.add(name)
+        unique.append(replace(record, name=name))
+    return unique
+
+
+def _nothing_left(path: Path, nucleic: list[str]) -> str:
+    """Why a file with records holds no protein."""
+    if nucleic:
+        return (
+            f"{path}: nothing but nucleic acid ({', '.join(nucleic[:3])}"
+            f"{', ...' if len(nucleic) > 3 else ''}); this bundle builds protein, "
+            "so give amino-acid sequences"
+        )
+    return f"{path}: no record holds a residue; add the sequences below their '>' headers"

@@ -1,0 +1,265 @@
+"""Cryo-EM density of a structure: scattering, local disorder, noise, filtering and masks.
+
+A simulated box is what a window of a post-processed map looks like, before the runtime's own
+normalisation (``angelo.spectrum``), which is then applied exactly as it is at run time.
+Lengths in Å, grids z, y, x.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import gemmi
+import numpy as np
+import scipy.fft
+from jaxtyping import Float32
+from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
+
+from angelo.spectrum import shell_amplitudes, spatial_frequencies
+
+#: Elements with scattering of their own; any other takes that of the nearest one (by Z).
+ELEMENTS = (6, 7, 8, 11, 15, 16, 20, 26, 30, 35)
+#: B-factor bins, Å²; an atom is shared linearly between the two bins around its own.
+B_BINS = np.array([0.0, 40.0, 110.0, 250.0])
+#: Spectral density of white shells used for measuring amplitudes, 1/Å.
+SHELL_WIDTH = 0.01
+#: Half-width of the quintic B-spline with which atoms are put on the grid, voxels.
+SPLINE_REACH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How a map was recorded and processed. Drawn by ``draw_conditions``."""
+
+    resolution: float
+    """FSC = 0.143 resolution, Å."""
+    fsc_width: float
+    """Width of the logistic fall of the FSC, 1/Å."""
+    noise: float
+    """Factor on the noise that the FSC implies."""
+    weighting: bool
+    """Whether amplitudes are multiplied by the FSC figure of merit."""
+    low_pass: float
+    """Resolution of a soft low-pass filter, Å; 0 for none."""
+    b_overall: float
+    """Overall blurring (positive) or over-sharpening (negative), Å²."""
+    b_scale: float
+    """Factor on the differences between deposited B-factors."""
+    local_b: float
+    """Amplitude of a smooth random B-factor field (varying local resolution), Å²."""
+    solvent: float
+    """Babinet contrast of bulk solvent, 0 to 1."""
+    mask: str
+    """'none', 'loose', 'tight' or 'zone' (one chain only)."""
+    mask_radius: float
+    """Distance from the atoms at which the mask ends, Å."""
+    mask_edge: float
+    """Width of the soft edge, Å."""
+    pixel: float
+    """Pixel of the deposited map, Å: nothing lies beyond its Nyquist frequency."""
+    magnification: float
+    """Factor on all coordinates."""
+
+
+def draw_conditions(
+    rng: np.random.Generator, resolution: float | None = None, *, mask: str | None = None
+) -> Conditions:
+    """Random conditions; a given resolution or mask is kept."""
+    if resolution is None:
+        resolution = float(rng.uniform(1.8, 4.5) if rng.random() < 0.35 else rng.uniform(2.4, 3.8))
+    if mask is None:
+        mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
+    radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
+    return Conditions(
+        resolution=resolution,
+        fsc_width=float(rng.uniform(0.012, 0.045)),
+        noise=float(rng.uniform(0.5, 1.4)),
+        weighting=bool(rng.random() < 0.7),
+        low_pass=float(resolution * rng.uniform(0.8, 1.05)) if rng.random() < 0.75 else 0.0,
+        b_overall=float(rng.uniform(-30, 120)),
+        b_scale=float(rng.uniform(0.2, 1.3)),
+        local_b=float(rng.uniform(0, 90)),
+        solvent=float(rng.uniform(0, 0.8)),
+        mask=mask,
+        mask_radius=float(radius.get(mask, 4.0)),
+        mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
+        pixel=float(rng.uniform(0.7, 1.4)),
+        magnification=float(rng.uniform(0.98, 1.02)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _scattering(element: int, n: int) -> np.ndarray:
+    """Electron scattering factor at n spatial frequencies from 0 to 1/Å (ITC C 4.3.2.2)."""
+    s_squared = np.linspace(0, 1, n) ** 2
+    coefs = np.array(gemmi.Element(element).c4322.get_coefs())
+    a, b = coefs[:5], coefs[5:]
+    return np.asarray((a[:, None] * np.exp(-b[:, None] * s_squared / 4)).sum(0))
+
+
+def _spline_weights(fraction: np.ndarray) -> np.ndarray:
+    """Quintic B-spline weights of the six nearest grid points, (atoms, 6)."""
+    at = np.abs(fraction[:, None] - np.arange(-2, 4))
+    near = 0.55 - 0.5 * at**2 + 0.25 * at**4 - at**5 / 12
+    mid = 0.425 + 0.625 * at - 1.75 * at**2 + 1.25 * at**3 - 0.375 * at**4 + at**5 / 24
+    far = (3 - at) ** 5 / 120
+    return np.where(at < 1, near, np.where(at < 2, mid, np.where(at < 3, far, 0)))
+
+
+def spread_atoms(
+    positions_vox: np.ndarray, weights: np.ndarray, shape: tuple[int, int, int]
+) -> Float32[np.ndarray, "z y x"]:
+    """Atoms as points on a periodic grid, each shared by 6³ voxels (quintic B-spline)."""
+    base = np.floor(positions_vox).astype(np.int64)
+    wx, wy, wz = (_spline_weights(positions_vox[:, i] - base[:, i]) for i in range(3))
+    reach = np.arange(-2, 4)
+    ix, iy, iz = ((base[:, i, None] + reach) % shape[2 - i] for i in range(3))
+    flat = (iz[:, :, None] * shape[1] + iy[:, None, :])[..., None] * shape[2] + ix[:, None, None, :]
+    share = (wz[:, :, None] * wy[:, None, :])[..., None] * (wx * weights[:, None])[:, None, None, :]
+    grid = np.bincount(flat.ravel(), share.ravel(), minlength=int(np.prod(shape)))
+    return grid.astype(np.float32).reshape(shape)
+
+
+def structure_factors(
+    positions: np.ndarray,
+    elements: np.ndarray,
+    b_factors: np.ndarray,
+    shape: tuple[int, int, int],
+    voxel: float,
+) -> np.ndarray:
+    """Half transform (``rfftn`` layout) of the electron scattering of atoms in a periodic box.
+
+    ``positions`` in Å from the centre of voxel (0, 0, 0).
+    """
+    s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
+    table_at = (s * 1000).astype(np.int32).clip(max=1000)
+    nearest = np.array(ELEMENTS)[np.abs(elements[:, None] - np.array(ELEMENTS)).argmin(1)]
+    b = np.clip(b_factors, 0, B_BINS[-1] - 1e-3)
+    low = np.searchsorted(B_BINS, b, side="right") - 1
+    upper_share = (b - B_BINS[low]) / (B_BINS[low + 1] - B_BINS[low])
+    grid_at = positions / voxel
+    total = np.zeros(s.shape, np.complex64)
+    for i, b_bin in enumerate(B_BINS):
+        share = np.where(low == i, 1 - upper_share, np.where(low + 1 == i, upper_share, 0))
+        decay = np.exp(-b_bin * s**2 / 4)
+        for element in ELEMENTS:
+            pick = (nearest == element) & (share > 0)
+            if pick.any():
+                grid = spread_atoms(grid_at[pick], share[pick], shape)
+                factor = _scattering(element, 1001)[table_at] * decay
+                total += scipy.fft.rfftn(grid) * factor.astype(np.float32)
+    return total / _spline_transfer(shape)
+
+
+@lru_cache(maxsize=8)
+def _spline_transfer(shape: tuple[int, int, int]) -> np.ndarray:
+    """Transform of the quintic B-spline, to be divided out."""
+    z, y = (np.sinc(np.fft.fftfreq(n)) for n in shape[:2])
+    x = np.sinc(np.fft.rfftfreq(shape[2]))
+    transfer: np.ndarray = (z[:, None, None] * y[:, None] * x) ** 6
+    return transfer.astype(np.float32)
+
+
+def fourier_shell_correlation(s: np.ndarray, conditions: Conditions) -> np.ndarray:
+    """Half-map FSC: a logistic that passes 0.143 at the stated resolution."""
+    centre = 1 / conditions.resolution - conditions.fsc_width * np.log(1 / 0.143 - 1)
+    return np.asarray(1 / (1 + np.exp((s - centre) / conditions.fsc_width)))
+
+
+def process(
+    signal: np.ndarray,
+    shape: tuple[int, int, int],
+    voxel: float,
+    conditions: Conditions,
+    rng: np.random.Generator,
+) -> Float32[np.ndarray, "z y x"]:
+    """Add noise shaped by the FSC, weight, filter and sharpen; back to real space."""
+    s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
+    signal = signal * (1 - conditions.solvent * np.exp(-200 * s**2 / 4))
+    shells = (s / SHELL_WIDTH).astype(np.int64)
+    n_shells = int(shells.max()) + 1
+    centres = (np.arange(n_shells) + 0.5) * SHELL_WIDTH
+    amplitude = np.maximum(shell_amplitudes(signal, shells, n_shells), 1e-9)
+    half = np.clip(fourier_shell_correlation(centres, conditions), 1e-3, 0.999)
+    full = 2 * half / (1 + half)
+    noise_rms = conditions.noise * amplitude * np.sqrt((1 - full) / full)
+    white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32)) / np.sqrt(np.prod(shape))
+    total = signal + white * noise_rms[shells].astype(np.float32)
+    gain = np.exp(-conditions.b_overall * centres**2 / 4)
+    if conditions.weighting:
+        gain = gain * np.sqrt(full)
+    if conditions.low_pass > 0:
+        gain = gain / (1 + np.exp((centres - 1 / conditions.low_pass) / 0.01))
+    elif not conditions.weighting:  # an unfiltered map still ends somewhere
+        gain = gain / (1 + np.exp((centres - 1.15 / conditions.resolution) / 0.02))
+    return np.asarray(
+        scipy.fft.irfftn(
+            total * np.interp(s, centres, gain).astype(np.float32) * _nyquist(shape, voxel, conditions),
+            s=shape,
+        ),
+        np.float32,
+    )
+
+
+def _nyquist(shape: tuple[int, int, int], voxel: float, conditions: Conditions) -> np.ndarray:
+    """1 inside the cube of frequencies that the deposited pixel can hold."""
+    edge = 0.5 / conditions.pixel
+    z, y = (np.abs(np.fft.fftfreq(n, voxel)) <= edge for n in shape[:2])
+    x = np.fft.rfftfreq(shape[2], voxel) <= edge
+    inside: np.ndarray = z[:, None, None] & y[:, None] & x
+    return inside.astype(np.float32)
+
+
+def smooth_field(
+    shape: tuple[int, int, int], rng: np.random.Generator, coarse: int = 6
+) -> Float32[np.ndarray, "z y x"]:
+    """A smooth random field with zero mean and unit variance, correlated over shape / coarse."""
+    small = rng.standard_normal((coarse, coarse, coarse))
+    field = zoom(small, [n / coarse for n in shape], order=2)
+    field = (field - field.mean()) / field.std()
+    return np.asarray(field, np.float32)
+
+
+def soft_mask(
+    positions: np.ndarray, shape: tuple[int, int, int], voxel: float, radius: float, edge: float
+) -> Float32[np.ndarray, "z y x"]:
+    """1 within ``radius`` of any atom, falling to 0 over ``edge``."""
+    empty = np.ones(shape, bool)
+    index = np.rint(positions / voxel).astype(int)[:, ::-1]
+    index = index[((index >= 0) & (index < np.array(shape))).all(1)]
+    empty[tuple(index.T)] = False
+    distance = distance_transform_edt(empty) * voxel
+    ramp = np.clip((radius + edge - distance) / max(edge, 1e-3), 0, 1)
+    smooth: np.ndarray = 0.5 - 0.5 * np.cos(np.pi * ramp)
+    return smooth.astype(np.float32)
+
+
+def simulate_density(
+    positions: np.ndarray,
+    elements: np.ndarray,
+    b_factors: np.ndarray,
+    shape: tuple[int, int, int],
+    voxel: float,
+    conditions: Conditions,
+    rng: np.random.Generator,
+    mask_atoms: np.ndarray | None = None,
+) -> Float32[np.ndarray, "z y x"]:
+    """Processed density of atoms in a box.
+
+    ``positions`` are Å from the centre of voxel (0, 0, 0); ``mask_atoms`` says which atoms
+    hold the mask open (all of them when None).
+    """
+    field = smooth_field(shape, rng)
+    index = np.clip(np.rint(positions / voxel).astype(int), 0, np.array(shape[::-1]) - 1)
+    local = field[index[:, 2], index[:, 1], index[:, 0]]
+    spread = conditions.b_scale * (b_factors - np.median(b_factors)) + conditions.local_b * local
+    b = spread - np.percentile(spread, 5)  # the best-ordered atoms set the overall resolution
+    signal = structure_factors(positions, elements, np.maximum(b, 0), shape, voxel)
+    density = process(signal, shape, voxel, conditions, rng)
+    if conditions.mask == "none":
+        # Detector and refinement leave slow undulations in unmasked maps.
+        low = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 6, mode="wrap")
+        density += low / low.std() * density.std() * np.float32(rng.uniform(0, 0.15))
+        return density
+    inside = positions if mask_atoms is None else positions[mask_atoms]
+    mask = soft_mask(inside, shape, voxel, conditions.mask_radius, conditions.mask_edge)
+    return density * mask

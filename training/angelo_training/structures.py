@@ -1,0 +1,200 @@
+"""Deposited structures, parsed once and packed into one file of plain arrays."""
+
+import csv
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from angelo.residues import AMINO_ACIDS
+
+#: Residues counted as one of the 20 (side chains differ by few atoms).
+COUNTS_AS = {"MSE": "MET", "SEC": "CYS", "PYL": "LYS", "HYP": "PRO", "SEP": "SER", "TPO": "THR",
+             "PTR": "TYR", "CSO": "CYS", "MLY": "LYS", "KCX": "LYS", "LLP": "LYS", "CME": "CYS"}
+#: Longest C-N distance that is still a peptide bond, Å.
+LONGEST_PEPTIDE_BOND = 1.7
+#: Smaller entries teach nothing.
+FEWEST_ATOMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One structure: all its atoms, and the amino-acid residues among them."""
+
+    pdb_id: str
+    """Four-letter code."""
+    split: str
+    """'train' or 'val'."""
+    dev_map_relative: bool
+    """Homologous to one of the development maps."""
+    positions: Float32[np.ndarray, "a 3"]
+    """Every atom but hydrogens, Å (ligands and nucleic acid included, waters not)."""
+    elements: UInt8[np.ndarray, " a"]
+    """Atomic numbers."""
+    b_factors: Float32[np.ndarray, " a"]
+    """Å²."""
+    atom_residue: Int32[np.ndarray, " a"]
+    """Index of the amino-acid residue that the atom belongs to, or -1."""
+    atom_name: UInt8[np.ndarray, " a"]
+    """Index into ``PackedStructures.atom_names``."""
+    residue_type: UInt8[np.ndarray, " r"]
+    """Index into ``AMINO_ACIDS``."""
+    backbone: Float32[np.ndarray, "r 3 3"]
+    """N, CA, C of each residue, Å."""
+    follows: Int32[np.ndarray, " r"]
+    """Index of the residue bonded at C, or -1."""
+    chain: Int32[np.ndarray, " r"]
+    """Index of the chain; residues of a chain are in order."""
+    sequences: tuple[str, ...]
+    """Distinct protein sequences of the entry."""
+
+
+class PackedStructures:
+    """All entries of a packed file; arrays are sliced on demand."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path) as packed:
+            self._arrays = {name: packed[name] for name in packed.files}
+        meta = json.loads(str(self._arrays.pop("meta")))
+        self.atom_names: list[str] = meta["atom_names"]
+        self.entries: list[dict] = meta["entries"]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def select(self, split: str, *, with_relatives: bool = True) -> list[int]:
+        """Indices of the entries of a split."""
+        return [
+            i
+            for i, entry in enumerate(self.entries)
+            if entry["split"] == split and (with_relatives or not entry["dev_map_relative"])
+        ]
+
+    def __getitem__(self, index: int) -> Entry:
+        entry = self.entries[index]
+        atoms, residues = slice(*entry["atoms"]), slice(*entry["residues"])
+        part = {
+            name: array[residues if name in RESIDUE_ARRAYS else atoms]
+            for name, array in self._arrays.items()
+        }
+        part["b_factors"] = part["b_factors"].astype(np.float32)
+        return Entry(
+            pdb_id=entry["pdb_id"],
+            split=entry["split"],
+            dev_map_relative=entry["dev_map_relative"],
+            sequences=tuple(entry["sequences"]),
+            **part,
+        )
+
+
+RESIDUE_ARRAYS = ("residue_type", "backbone", "follows", "chain")
+
+
+def parse_entry(path: Path) -> dict | None:
+    """Arrays of one mmCIF file; None when it is too small. Nucleic acid alone has no residues."""
+    block = gemmi.cif.read(str(path)).sole_block()
+    structure = gemmi.make_structure_from_block(block)
+    structure.remove_hydrogens()
+    structure.remove_waters()
+    atoms: list[tuple] = []
+    residues: list[tuple] = []
+    for chain_index, chain in enumerate(structure[0]):
+        for residue in chain:
+            chosen = {a.name: a for a in residue if a.altloc in ("\0", "A", "1")}
+            name = COUNTS_AS.get(residue.name, residue.name)
+            backbone = [chosen.get(n) for n in ("N", "CA", "C")]
+            index = -1
+            if name in AMINO_ACIDS and all(a is not None for a in backbone):
+                index = len(residues)
+                residues.append(
+                    (AMINO_ACIDS.index(name), [a.pos.tolist() for a in backbone if a], chain_index)
+                )
+            atoms += [
+                (a.pos.tolist(), a.element.atomic_number, a.b_iso, index, a.name)
+                for a in chosen.values()
+                if a.occ > 0
+            ]
+    if len(atoms) < FEWEST_ATOMS:
+        return None
+    backbone_xyz = np.array([r[1] for r in residues], np.float32).reshape(-1, 3, 3)
+    chains = np.array([r[2] for r in residues], np.int32)
+    bond = np.linalg.norm(backbone_xyz[1:, 0] - backbone_xyz[:-1, 2], axis=-1)
+    bonded = (bond < LONGEST_PEPTIDE_BOND) & (chains[1:] == chains[:-1])
+    follows = np.full(len(residues), -1, np.int32)
+    follows[:-1][bonded] = np.flatnonzero(bonded) + 1
+    return {
+        "positions": np.array([a[0] for a in atoms], np.float32),
+        "elements": np.array([a[1] for a in atoms], np.uint8),
+        "b_factors": np.array([min(a[2], 1000.0) for a in atoms], np.float16),
+        "atom_residue": np.array([a[3] for a in atoms], np.int32),
+        "atom_name": [a[4] for a in atoms],
+        "residue_type": np.array([r[0] for r in residues], np.uint8),
+        "backbone": backbone_xyz,
+        "follows": follows,
+        "chain": chains,
+        "sequences": _sequences(block, structure),
+    }
+
+
+def _sequences(block: gemmi.cif.Block, structure: gemmi.Structure) -> list[str]:
+    """Distinct protein sequences: as deposited, or else as built."""
+    table = block.find("_entity_poly.", ["type", "pdbx_seq_one_letter_code"])
+    found = [
+        "".join(gemmi.cif.as_string(row[1]).split())
+        for row in table
+        if "polypeptide" in gemmi.cif.as_string(row[0])
+    ]
+    if not found:
+        for chain in structure[0]:
+            letters = [gemmi.find_tabulated_residue(r.name) for r in chain.get_polymer()]
+            found.append("".join(i.one_letter_code.upper() for i in letters if i.is_amino_acid()))
+    clean = ["".join(c if c in "ACDEFGHIKLMNPQRSTVWY" else "X" for c in s) for s in found]
+    return sorted({s for s in clean if len(s) >= 10})
+
+
+def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:
+    """Parse ``folder/cif/*.cif.gz`` listed in ``folder/index.csv``; returns the entries kept."""
+    with (folder / "index.csv").open() as lines:
+        rows = [r for r in csv.DictReader(lines) if r["split"] in ("train", "val")]
+    paths = [folder / "cif" / f"{row['pdb_id']}.cif.gz" for row in rows]
+    names: dict[str, int] = {}
+    columns: dict[str, list[np.ndarray]] = {}
+    entries: list[dict] = []
+    n_atoms = n_residues = 0
+    with ProcessPoolExecutor(workers) as pool:
+        for row, parsed in zip(rows, pool.map(parse_entry, paths, chunksize=8), strict=True):
+            if parsed is None:
+                continue
+            codes = [names.setdefault(n, len(names)) for n in parsed.pop("atom_name")]
+            parsed["atom_name"] = np.minimum(codes, 255).astype(np.uint8)
+            sequences = parsed.pop("sequences")
+            for name, array in parsed.items():
+                columns.setdefault(name, []).append(array)
+            a, r = len(parsed["elements"]), len(parsed["residue_type"])
+            entries.append(
+                {
+                    "pdb_id": row["pdb_id"],
+                    "split": row["split"],
+                    "dev_map_relative": row["dev_map_relative"] == "yes",
+                    "atoms": [n_atoms, n_atoms + a],
+                    "residues": [n_residues, n_residues + r],
+                    "sequences": sequences,
+                }
+            )
+            n_atoms, n_residues = n_atoms + a, n_residues + r
+    meta = json.dumps({"atom_names": list(names)[:255], "entries": entries})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    np.savez(out, meta=np.array(meta), **arrays)
+    return len(entries)
+
+
+def iterate_entries(packed: PackedStructures, indices: list[int]) -> Iterator[Entry]:
+    """The chosen entries in order."""
+    for index in indices:
+        yield packed[index]

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from angelo_training.checkpoints import (
-    CheckpointError,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from angelo_export.weights import CheckpointError, load_weights, save_weights
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint
 
 
 def new_run():

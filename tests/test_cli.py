@@ -268,7 +268,9 @@ def test_doctor_exit_code(tmp_path, monkeypatch):
     write_tiny_bundle(tmp_path / "models" / "tiny")
     monkeypatch.setenv("COLUMNS", "500")
     monkeypatch.setattr("angelo.bundle.bundle_folders", lambda: (tmp_path / "models",))
-    assert angelo("doctor").exit_code == 0
+    result = angelo("doctor")
+    assert result.exit_code == 0
+    assert 'pip install "angelo[gpu]"' in result.output
     (tmp_path / "models" / "tiny" / "heads.onnx").unlink()
     result = angelo("doctor")
     assert result.exit_code == 2

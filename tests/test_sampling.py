@@ -1,4 +1,4 @@
-"""Density at points: exact on linear densities, nothing outside, boxes that turn with frames."""
+"""Density at points: exact where linear, nothing outside, boxes that turn with frames."""
 
 import numpy as np
 import pytest

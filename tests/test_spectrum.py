@@ -74,10 +74,12 @@ def test_gains_are_limited():
 def test_matched_map_has_the_target_profile():
     matched = match_spectrum(noise(), VOXEL, TARGET)
     assert matched.dtype == np.float32
-    measured = profile(matched)[2:19]  # the last shell fades to zero towards its end
-    ratio = measured / TARGET.amplitudes[2:19]
-    # Gains are linear between shell centres, hence a little off for a curved profile.
-    np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.02)
+    measured = profile(matched)[3:19]  # below and beyond, gains are limited or fade out
+    ratio = measured / TARGET.amplitudes[3:19]
+    # Gains are linear between shell centres, and shells hold few terms: worst 2.5 %.
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.05)
+    unmatched = profile(noise())[3:19] / TARGET.amplitudes[3:19]
+    assert unmatched.max() / unmatched.min() > 5
 
 
 def test_nothing_is_left_beyond_the_profile():
@@ -102,8 +104,8 @@ def test_phases_are_kept(shape):
 def test_matching_again_changes_nothing():
     once = match_spectrum(noise(), VOXEL, TARGET)
     twice = match_spectrum(once, VOXEL, TARGET)
-    # Shell averages of a curved profile: measured 0.8 %.
-    assert np.abs(twice - once).max() < 0.02 * np.abs(once).max()
+    # 0.9996, for the reason given above; the map before and after: 0.63.
+    assert np.corrcoef(twice.ravel(), once.ravel())[0, 1] > 0.999
 
 
 def test_gain_of_the_map_does_not_matter_up_to_scale():
@@ -115,7 +117,7 @@ def test_sharpening_is_undone():
     """A map and the same map blurred come out alike: what matching is for."""
     frequency = spatial_frequencies(SHAPE_ZYX, VOXEL)
     sharp = noise()
-    blurred = np.fft.irfftn(np.fft.rfftn(sharp) * np.exp(-10 * frequency**2), SHAPE_ZYX)
+    blurred = np.fft.irfftn(np.fft.rfftn(sharp) * np.exp(-10 * frequency**2))
     a = match_spectrum(sharp, VOXEL, TARGET)
     b = match_spectrum(blurred.astype(np.float32), VOXEL, TARGET)
     correlation = np.corrcoef(a.ravel(), b.ravel())[0, 1]

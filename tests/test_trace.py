@@ -156,12 +156,29 @@ def test_two_residues_that_follow_each_other_make_one_link():
 
 @pytest.mark.parametrize(
     ("probability", "shift", "n_chains"),
-    [(0.9, 0.0, 1), (0.19, 0.0, 2), (0.9, 1.0, 1), (0.9, 3.0, 2), (0.21, 1.25, 1)],
+    [
+        (0.9, 0.0, 1),
+        (0.19, 0.0, 2),
+        (0.9, 1.0, 1),
+        (0.9, 3.0, 2),
+        (0.21, 1.25, 1),
+        (0.99, 1.32, 1),
+        (0.99, 1.5, 2),
+    ],
 )
 def test_links_outside_the_limits_are_ignored(probability, shift, n_chains):
     frames = straight_frames([[0, 0, 0], STEP + np.float32([shift, 0, 0])])
     refinement = refinement_of(frames, {(0, 1): probability})
     assert len(trace_chains(refinement, SETTINGS)) == n_chains
+
+
+def test_of_two_bonds_alike_the_likelier_is_made():
+    aside = np.float32([0, 0, 0.5])
+    frames = straight_frames([[0, 0, 0], STEP - aside, STEP + aside])
+    for likely, unlikely in ((1, 2), (2, 1)):
+        links = {(0, likely): 0.7, (0, unlikely): 0.3}
+        chains = trace_chains(refinement_of(frames, links), SETTINGS)
+        assert paths(chains) == [[0, likely], [unlikely]]
 
 
 def test_residues_that_do_not_exist_are_in_no_chain():

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from angelo.errors import DeviceError, SequenceError
 from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
-from angelo_training.checkpoints import CheckpointError, load_checkpoint, load_weights
+from angelo_export.weights import CheckpointError, load_weights
+from angelo_training.checkpoints import load_checkpoint
 from angelo_training.language import LanguageTraining, language_command, score, train_language
 from angelo_training.precision import autocast_for, has_fast_bfloat16, torch_device
 from angelo_training.schedule import Budget

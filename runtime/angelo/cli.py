@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from angelo import __version__
@@ -79,7 +80,7 @@ def build(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder.  [default: ./<map name>_angelo]"),
+        typer.Option("--out", "-o", help="Run folder; if none is given, ./<map name>_angelo."),
     ] = None,
     bundle: Annotated[
         str, typer.Option(help="Networks: a bundle's name or folder; see `angelo bundles`.")
@@ -88,7 +89,7 @@ def build(
         str, typer.Option(help="auto, cpu, cuda, cuda:N, or cuda:0,1 to share the search.")
     ] = "auto",
     mask: Annotated[
-        Path | None, typer.Option(help="Build only where this map is above 0.5.")
+        Path | None, typer.Option(help="Mask of the molecule, 0 to 1, on the grid of MAP.")
     ] = None,
     voxel_size: Annotated[
         float | None, typer.Option(help="Å; replaces the voxel size of the map's header.")
@@ -181,7 +182,8 @@ def doctor(
         table = Table("", "found", "to do")
         for check in checks:
             state = "fix" if check.fix and check.is_fatal else "note" if check.fix else "ok"
-            table.add_row(f"{check.name} [{state}]".replace("[", r"\["), check.found, check.fix)
+            row = (f"{check.name} [{state}]", check.found, check.fix)
+            table.add_row(*map(escape, row))
         Console().print(table)
         if any(check.fix and check.is_fatal for check in checks):
             raise typer.Exit(EXIT_USER)
@@ -199,7 +201,8 @@ def bundles(
         for found in list_bundles():
             accuracy = found.error or json.dumps(found.accuracy or {})
             megabytes = f"{found.n_bytes / 1e6:.1f}"
-            table.add_row(found.name, found.version, found.licence, megabytes, accuracy)
+            row = (found.name, found.version, found.licence, megabytes, accuracy)
+            table.add_row(*map(escape, row))
         Console().print(table)
 
 

@@ -85,16 +85,16 @@ def summary_panel(result: "BuildResult") -> Panel:
     found = result.summary
     table = Table.grid(padding=(0, 2))
     rows = [("built", f"{found['residues_built']} residues in {found['chains_built']} chains")]
+    confidence = found["mean_confidence_built"]
     if "residues" in found:
+        confidence = found["mean_confidence"] if found["residues"] else confidence
         n_found, n_sequences = found["sequences_found"], found["sequences"]
         rows += [
             ("matched", f"{found['matched_residues']} residues in {found['chains']} chains"),
             ("sequences", f"{n_found} of {n_sequences} found"),
             ("coverage", f"{found['sequence_coverage']:.1%} of the sequence positions"),
-            ("confidence", f"{found['mean_confidence']:.0f} of 100 on average"),
         ]
-    else:
-        rows.append(("confidence", f"{found['mean_confidence_built']:.0f} of 100 on average"))
+    rows.append(("confidence", f"{confidence:.0f} of 100 on average"))
     rows += [("notes" if n == 0 else "", note) for n, note in enumerate(result.notes)]
     rows.append(("files", str(result.folder)))
     rows += [("", name) for name in result.files]

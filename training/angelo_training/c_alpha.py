@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.weights import load_weights, save_weights
 from angelo_training.box_stream import StreamSettings
-from angelo_training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint
 from angelo_training.patches import Patches, make_numbered_patches, stream_patches
 from angelo_training.precision import autocast_for
 from angelo_training.run_log import CurveLog

@@ -1,12 +1,9 @@
-"""Checkpoints that resume a training run exactly, and small weight files for keeping.
+"""Checkpoints that resume a training run exactly (weight files are ``angelo_export.weights``).
 
-Both are plain dictionaries of tensors and built-in values, read with ``weights_only=True``:
+They are plain dictionaries of tensors and built-in values, read with ``weights_only=True``:
 opening one never runs code from it.
 """
 
-import io
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,17 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from angelo.errors import UserError
-
-#: Largest weight file, bytes; these files live in git.
-MAX_WEIGHT_BYTES = 15_000_000
-
-Config = Mapping[str, Any]
-
-
-class CheckpointError(UserError):
-    """A checkpoint or weight file is missing, damaged, or of another network."""
-
+from angelo_export.weights import Config, packed, unpacked, write_whole
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -105,7 +92,7 @@ def save_checkpoint(
         extra=dict(extra or {}),
     )
     content = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
-    _write(path, _packed(content))
+    write_whole(path, packed(content))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -116,78 +103,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
     CheckpointError
         If the file is missing or is not a checkpoint of ours.
     """
-    return Checkpoint(**_unpacked(path, {field.name for field in fields(Checkpoint)}))
-
-
-def save_weights(path: Path, model: nn.Module, config: Config) -> None:
-    """Write the parameters in half precision, buffers as they are.
-
-    The same weights give the same bytes.
-
-    Raises
-    ------
-    ValueError
-        If a weight is not finite in half precision, or the file would be too large for git.
-    """
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    weights = {}
-    for name, value in model.state_dict().items():
-        kept = value.detach().cpu()
-        weights[name] = kept.half() if name in parameters else kept
-        if not weights[name].isfinite().all():
-            raise ValueError(f"{name} is not finite in half precision")
-    content = _packed({"weights": weights, "config": dict(config)})
-    if len(content) > MAX_WEIGHT_BYTES:
-        raise ValueError(f"{path}: {len(content)} bytes, more than {MAX_WEIGHT_BYTES}")
-    _write(path, content)
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a weight file: the state dict in single precision, and the network's config.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or is not a weight file of ours.
-    """
-    content = _unpacked(path, {"weights", "config"})
-    weights = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in content["weights"].items()
-    }
-    return weights, content["config"]
-
-
-def _packed(content: dict[str, Any]) -> bytes:
-    # Through memory: torch.save to a path would put the path's name into the bytes.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def _unpacked(path: Path, names: set[str]) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; train first, or check the path") from None
-    except Exception as error:  # damaged zips and pickles raise many types
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); "
-            "delete it and train again, or restore a copy"
-        ) from error
-    if not isinstance(content, dict) or content.keys() != names:
-        raise CheckpointError(
-            f"{path}: not a file of this kind (wants {', '.join(sorted(names))}); "
-            "was a weight file given for a checkpoint, or the reverse?"
-        )
-    return content
+    return Checkpoint(**unpacked(path, {field.name for field in fields(Checkpoint)}))

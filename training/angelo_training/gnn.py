@@ -20,8 +20,9 @@ from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.gnn import LayerOutput
 from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
 from angelo_training.all_atom import atom_error, pick_torsions, place_atoms
+from angelo_export.weights import load_weights, save_weights
 from angelo_training.box_stream import StreamSettings
-from angelo_training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint
 from angelo_training.graph_boxes import (
     GraphBox,
     GraphStreamSettings,
@@ -64,7 +65,7 @@ class GraphRun:
     budget: Budget
     start_from: Path | None = None
     seed: int = 0
-    side: int = 64
+    side: int = 72
     rate: float = 8e-4
     accumulate: int = 2
     workers: int = 1

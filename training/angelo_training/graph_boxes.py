@@ -22,14 +22,15 @@ from angelo.residues import AMINO_ACIDS, residues_of
 from angelo.types import Calphas, Density
 from angelo.windows import VoxelPredictions
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.weights import load_weights
 from angelo_training.box_stream import StreamSettings, draw_entry, make_entry_box
 from angelo_training.boxes import Box, place_in_box
-from angelo_training.checkpoints import load_weights
+from angelo_training.patches import cut_patches
 from angelo_training.precision import autocast_for
 from angelo_training.structures import Entry
 
-#: Points nearer than this to a face of the box are left out: the network lacks context, Å.
-FACE = 6.0
+#: Output voxels of the C-alpha network are this many voxels apart.
+STEP = 2
 #: A point farther than this from every C-alpha is false, Å.
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
@@ -88,37 +89,46 @@ class GraphStreamSettings:
 @lru_cache(maxsize=2)
 def _network(weights: Path) -> CompactCalpha:
     state, config = load_weights(weights)
-    network = CompactCalpha(CompactCalphaConfig(**{k: _tuple(v) for k, v in config.items()}))
+    network = CompactCalpha(CompactCalphaConfig(**config))
     network.load_state_dict(state)
-    return network.eval().to(memory_format=torch.channels_last_3d)
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    return network.eval()
 
 
 @torch.no_grad()
 def predict_voxels(network: CompactCalpha, density: Density) -> np.ndarray:
-    """All channels on every output voxel, (K, z, y, x), logits as they are."""
-    values = torch.from_numpy(density.values_zyx)[None, None]
-    with autocast_for(torch.device("cpu")):
-        output = network(values.contiguous(memory_format=torch.channels_last_3d))
-    return output[0].float().numpy()
+    """All channels on every ``STEP``-th voxel that has a whole patch: (K, z, y, x), logits.
+
+    As patches rather than by the network's dense form, which torch runs slowly on a CPU.
+    """
+    reach, side = network.config.reach, density.values_zyx.shape[0]
+    ticks = np.arange(reach, side - reach, STEP)
+    z, y, x = np.meshgrid(ticks, ticks, ticks, indexing="ij")
+    voxels = np.stack([x, y, z], -1).reshape(-1, 3)
+    rows = []
+    for part in np.array_split(voxels, max(1, len(voxels) // 4096)):
+        fine, coarse = cut_patches(density.values_zyx, part, network.config)
+        with autocast_for(torch.device("cpu")):
+            patch = torch.from_numpy(fine).float(), torch.from_numpy(coarse).float()
+            rows.append(network.forward_patches(*patch).float().numpy())
+    n = len(ticks)
+    return np.concatenate(rows).T.reshape(-1, n, n, n)
 
 
-def voxel_predictions(output: np.ndarray, threshold: float) -> VoxelPredictions:
+def voxel_predictions(output: np.ndarray, threshold: float, reach: int) -> VoxelPredictions:
     """Voxels over the threshold, in box coordinates."""
     probability = expit(output[0])
     z, y, x = np.nonzero(probability > threshold)
     return VoxelPredictions(
-        positions=np.stack([x, y, z], -1).astype(np.float32) * 2 + np.float32(0.5),
+        positions=(np.stack([x, y, z], -1) * STEP + reach).astype(np.float32),
         probability=probability[z, y, x].astype(np.float32),
         channels=np.ascontiguousarray(output[1:, z, y, x].T),
         names=CHANNELS[1:],
     )
 
 
-def start_from_noise(box: Box, output: np.ndarray, rng: np.random.Generator) -> Calphas:
+def start_from_noise(
+    box: Box, output: np.ndarray, reach: int, rng: np.random.Generator
+) -> Calphas:
     """True C-alphas, displaced, some missing, with false points; the rest as the network says."""
     backbone = box.backbone[rng.random(len(box.backbone)) > 0.03]
     rotation = rotation_from_backbone(*np.moveaxis(backbone, 1, 0))
@@ -129,7 +139,7 @@ def start_from_noise(box: Box, output: np.ndarray, rng: np.random.Generator) -> 
     near = at[rng.integers(len(at), size=n_false)] + rng.normal(size=(n_false, 3)) * 3
     at = np.concatenate([at, near]).astype(np.float32)
     rotation = np.concatenate([rotation, random_rotations(n_false, rng)])
-    voxel = np.clip(np.rint((at - 0.5) / 2).astype(int), 0, output.shape[1] - 1)
+    voxel = np.clip(np.rint((at - reach) / STEP).astype(int), 0, output.shape[1] - 1)
     said = output[:, voxel[:, 2], voxel[:, 1], voxel[:, 0]].T
     probability = expit(said[:, 0]).astype(np.float32)
     return Calphas(at, probability, rotation, np.ascontiguousarray(said[:, 10:]))
@@ -141,13 +151,17 @@ def make_graph_box(
     """Example ``number`` of a stream; None where too few points were found."""
     entry, atom_names, rng = draw_entry(settings.boxes, number)
     box = make_entry_box(entry, settings.boxes, rng, resolution)
-    output = predict_voxels(_network(settings.calpha_weights), box.density)
+    network = _network(settings.calpha_weights)
+    reach = network.config.reach
+    output = predict_voxels(network, box.density)
     if rng.random() < settings.noisy_share and len(box.backbone) > 10:
-        calphas = start_from_noise(box, output, rng)
+        calphas = start_from_noise(box, output, reach, rng)
     else:
-        calphas = find_calphas(voxel_predictions(output, POINTS.threshold), POINTS, AMINO_ACIDS)
+        voxels = voxel_predictions(output, POINTS.threshold, reach)
+        calphas = find_calphas(voxels, POINTS, AMINO_ACIDS)
     side = box.density.values_zyx.shape[0]
-    inside = ((calphas.positions > FACE) & (calphas.positions < side - 1 - FACE)).all(1)
+    # Nearer to the faces the C-alpha network saw nothing.
+    inside = ((calphas.positions > reach) & (calphas.positions < side - 1 - reach)).all(1)
     if inside.sum() < 8:
         return None
     assert calphas.rotation is not None

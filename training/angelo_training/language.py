@@ -21,13 +21,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from angelo_export.networks.language import LanguageConfig, LanguageModel
-from angelo_training.checkpoints import (
-    CheckpointError,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from angelo_export.weights import CheckpointError, load_weights, save_weights
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint
 from angelo_training.precision import autocast_for, torch_device
 from angelo_training.run_log import CurveLog
 from angelo_training.schedule import Budget, learning_rate

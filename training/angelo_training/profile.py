@@ -10,8 +10,8 @@ from angelo_training.boxes import place_in_box
 from angelo_training.simulate import SHELL_WIDTH, structure_factors
 from angelo_training.structures import PackedStructures
 
-#: Blurring of the target, Å²: about that of a well-sharpened map at 3 Å.
-TARGET_B = 70.0
+#: Blurring of the target, Å²: details stand out, noise at 4 Å does not.
+TARGET_B = 25.0
 #: The profile ends at the Nyquist frequency of 1 Å voxels, 1/Å.
 LAST_FREQUENCY = 0.5
 #: Shells whose mean is set equal in map and target: 30 to 8 Å, protein rather than box.

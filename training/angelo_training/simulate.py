@@ -65,19 +65,19 @@ def draw_conditions(
 ) -> Conditions:
     """Random conditions; a given resolution or mask is kept."""
     if resolution is None:
-        resolution = float(rng.uniform(1.8, 4.5) if rng.random() < 0.35 else rng.uniform(2.4, 3.8))
+        resolution = float(rng.uniform(1.8, 3.7) if rng.random() < 0.85 else rng.uniform(3.7, 4.5))
     if mask is None:
         mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
     radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
     return Conditions(
         resolution=resolution,
         fsc_width=float(rng.uniform(0.012, 0.045)),
-        noise=float(rng.uniform(0.5, 1.4)),
+        noise=float(rng.uniform(0.2, 1.1)),
         weighting=bool(rng.random() < 0.7),
         low_pass=float(resolution * rng.uniform(0.8, 1.05)) if rng.random() < 0.75 else 0.0,
         b_overall=float(rng.uniform(-30, 120)),
-        b_scale=float(rng.uniform(0.2, 1.3)),
-        local_b=float(rng.uniform(0, 90)),
+        b_scale=float(rng.uniform(0.1, 0.8)),
+        local_b=float(rng.uniform(0, 35)),
         solvent=float(rng.uniform(0, 0.8)),
         mask=mask,
         mask_radius=float(radius.get(mask, 4.0)),

@@ -246,10 +246,8 @@ class SpatialIPA(nn.Module):
 
     Parameters
     ----------
-    hidden
-        Channels of residue features.
-    n_in
-        Channels that queries and values are made of (features and, say, distances).
+    hidden, n_in
+        Channels of features, and of what makes queries and values (say, with distances).
     heads, points, value_width
         Attention heads, query points of each, and channels of a point's value.
     dropout

@@ -14,18 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pyhmmer.easel import Alphabet, DigitalSequenceBlock, TextSequence
-from pyhmmer.plan7 import Pipeline
 
 from angelo.align import AlignSettings, _conflict, align_chain, align_chains
 from angelo.placements import Placement, _best_interval, find_placements, profile_of, targets_of
-from angelo.profiles import (
-    HMMER_CODES,
-    amino_probabilities,
-    background_frequencies,
-    profile_hmm,
-    with_background,
-)
+from angelo.profiles import HMMER_CODES, background_frequencies
 from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE
 from angelo.types import BackboneFrames, Chain, Refinement, SequenceRecord
 
@@ -302,50 +294,7 @@ def test_only_the_residues_of_the_chain_count_and_in_its_order():
     np.testing.assert_array_equal(found.positions, np.arange(50))
 
 
-# ------------------------------------------------------------------------- profiles and HMMs
-
-
-def test_columns_are_found_by_name_and_other_types_take_no_part():
-    types = ("DA", *AMINO_ACIDS[::-1], "U")
-    logits = np.zeros((1, 22), dtype=np.float32)
-    logits[0, types.index("TRP")] = np.log(19)
-    logits[0, [0, -1]] = 50
-    probabilities = amino_probabilities(logits, types)[0]
-    assert probabilities[HMMER_CODES.index("W")] == pytest.approx(0.5)
-    assert probabilities.sum() == pytest.approx(1)
-
-
-def test_temperature_flattens_but_keeps_the_order():
-    logits = np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32)
-    sharp, flat = (amino_probabilities(logits, AMINO_ACIDS, t) for t in (1.0, 3.0))
-    assert (flat.max(1) < sharp.max(1)).all()
-    np.testing.assert_array_equal(flat.argsort(1), sharp.argsort(1))
-
-
-def test_a_missing_amino_acid_is_named():
-    with pytest.raises(ValueError, match="no column for TRP"):
-        amino_probabilities(
-            np.zeros((1, 19), dtype=np.float32), [t for t in AMINO_ACIDS if t != "TRP"]
-        )
-
-
-def test_the_hmm_holds_the_probabilities_and_finds_its_sequence():
-    logits = simulate_logits(ALPHA, 0.6, np.random.default_rng(0))
-    probabilities = with_background(amino_probabilities(logits, AMINO_ACIDS))
-    hmm = profile_hmm("chain A", probabilities)
-    assert (hmm.M, hmm.name) == (141, "chain A")
-    np.testing.assert_allclose(np.asarray(hmm.match_emissions)[1:], probabilities, atol=1e-6)
-    np.testing.assert_allclose(np.asarray(hmm.transition_probabilities)[5, :3].sum(), 1)
-    alphabet = Alphabet.amino()
-    targets = DigitalSequenceBlock(
-        alphabet,
-        [
-            TextSequence(name=r.name, sequence=r.residues).digitize(alphabet)
-            for r in RECORDS[1:3]
-        ],
-    )
-    hits = Pipeline(alphabet, seed=1).search_hmm(hmm, targets)
-    assert [hit.name for hit in hits.included] == ["alpha"]
+# ------------------------------------------------------------------------- the search itself
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,31 +2,49 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from angelo.bundle import load_bundle
 from angelo.errors import BundleError
 from angelo.residues import AMINO_ACIDS
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
-from angelo_export.parity import worst_difference
+from angelo_export.parity import file_outputs, torch_outputs, worst_differences
+from angelo_export.settings import BundleSettings
+from angelo_export.storage import store_in_half
 from angelo_export.trace import (
+    OPSET,
     TracedGraph,
     trace_calpha,
     trace_graph_network,
     trace_language,
     write_graph,
 )
-from angelo_export.weights import load_weights
+from angelo_export.weights import CheckpointError, load_weights
 
-#: Input window of the C-alpha network and spacing of its outputs, voxels.
-WINDOW, STEP = 52, 2
-#: A graph that differs more than this from torch is not written.
+#: Spacing of the C-alpha network's outputs, voxels, and outputs along a window's edge.
+STEP, WINDOW_OUTPUTS = 2, 16
+#: Windows to a call of the C-alpha network.
+BATCH = 4
+#: A graph that differs more than this from torch is not written. Trained networks: about 1e-6.
 PARITY_LIMIT = 1e-4
+#: The same for the storage in half precision, which rounds weights to one part in 2000. Weights
+#: from files of ours are rounded already and lose nothing more.
+STORAGE_LIMIT = 1e-2
+#: Residues to a call of the embedder, and residues that its windows share at least.
+MAX_LENGTH, OVERLAP = 1022, 256
+#: Weight files in a folder.
+WEIGHT_FILES = ("c_alpha.pt", "language.pt", "gnn.pt")
 #: Names of the compact C-alpha network's channels, in order.
 CHANNELS = (
     "calpha",
@@ -34,135 +52,268 @@ CHANNELS = (
     *(f"aa_{name}" for name in AMINO_ACIDS),
 )
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class CompactNetworks:
+    """The three networks of a compact bundle."""
+
+    calpha: CompactCalpha
+    language: LanguageModel
+    graph: CompactGraph
+
+    def __post_init__(self) -> None:
+        channels, graph = self.calpha.config.channels, self.graph.config
+        width, n_types = self.language.config.width, len(AMINO_ACIDS)
+        for what, got, wanted in (
+            ("channels of the C-alpha network", channels, len(CHANNELS)),
+            ("residue types of the graph network", graph.residue_types, n_types),
+            ("start features of the graph network", graph.start_features, n_types + 1),
+            ("sequence channels of the graph network", graph.sequence, width),
+        ):
+            if got != wanted:
+                raise BundleError(
+                    f"the weights do not fit together: {got} {what}, wanted {wanted}; train "
+                    "the graph network on the other two"
+                )
+
+    @property
+    def window(self) -> int:
+        """Edge of a C-alpha window, voxels."""
+        return 2 * self.calpha.config.reach + STEP * WINDOW_OUTPUTS
+
 
 def write_compact_bundle(
-    runs: Path, settings: Mapping[str, Any], folder: Path
+    weights: Path,
+    settings: BundleSettings,
+    spectrum: Mapping[str, Any],
+    folder: Path,
+    accuracy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the compact bundle from ``runs/{c_alpha,language,gnn}/weights.pt``.
+    """Write the compact bundle; other files in ``folder`` (model card, settings) stay.
 
-    ``settings`` holds what is chosen rather than trained: name, version, licence, citation,
-    made_by, spectrum, points, chains, rounds, min_existence. Returns the manifest.
+    The same weights and settings give the same bytes. Nothing in ``folder`` changes until all
+    is written, compared with torch, and loaded once as the runtime does.
+
+    Parameters
+    ----------
+    weights
+        Folder with ``WEIGHT_FILES``.
+    spectrum
+        Section ``map.spectrum`` of the manifest: the profile that the networks are trained on.
+    accuracy
+        What was measured, for the manifest.
+
+    Returns
+    -------
+    dict
+        The manifest.
 
     Raises
     ------
+    CheckpointError
+        If a weight file is missing or of another network.
     BundleError
-        If a graph departs from torch by more than ``PARITY_LIMIT``.
+        If the networks do not fit together, a graph departs from torch by more than
+        ``PARITY_LIMIT``, or the runtime would refuse the manifest.
     """
-    calpha_state, calpha_config = load_weights(runs / "c_alpha" / "weights.pt")
-    calpha = CompactCalpha(CompactCalphaConfig(**calpha_config))
-    calpha.load_state_dict(calpha_state)
-    language_state, language_config = load_weights(runs / "language" / "weights.pt")
-    language = LanguageModel(LanguageConfig(**language_config))
-    language.load_state_dict(language_state)
-    graph_state, graph_config = load_weights(runs / "gnn" / "weights.pt")
-    graph = CompactGraph(CompactGraphConfig(**graph_config))
-    graph.load_state_dict(graph_state)
-    traced = [
-        trace_calpha(calpha, WINDOW, STEP),
-        trace_language(language),
-        *trace_graph_network(graph),
+    networks = load_networks(weights)
+    graphs = [
+        trace_calpha(networks.calpha, networks.window, STEP),
+        trace_language(networks.language),
+        *trace_graph_network(networks.graph),
     ]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as scratch:
         unfinished = Path(scratch)
-        parity = write_checked(traced, unfinished)
-        manifest = compact_manifest(calpha.config, graph.config, settings, parity, unfinished)
-        text = json.dumps(manifest, indent=1) + "\n"
+        parity = write_checked(graphs, unfinished, half=settings.half_precision_storage)
+        manifest = {
+            "format": "angelo-bundle",
+            "format_version": 1,
+            "name": settings.name,
+            "version": settings.version,
+            "licence": settings.licence,
+            "citation": settings.citation,
+            "made_by": {**settings.made_by, **provenance(weights)},
+            "accuracy": dict(accuracy or {}),
+            "parity": parity,
+            "files": file_records(unfinished, "*.onnx"),
+            **network_sections(networks, settings, spectrum),
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (unfinished / "bundle.json").write_text(text, encoding="utf-8")
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob("*.onnx"):
-            old.unlink()
-        for path in unfinished.iterdir():
-            shutil.copyfile(path, folder / path.name)
+        load_bundle(unfinished)
+        install(unfinished, folder)
     return manifest
 
 
-def write_checked(graphs: list[TracedGraph], folder: Path) -> dict[str, float]:
-    """Write graphs and return the worst parity error of each."""
-    parity = {}
+def load_networks(folder: Path) -> CompactNetworks:
+    """Networks from the three weight files in a folder. Raises CheckpointError, BundleError."""
+    calpha, language, graph = (folder / name for name in WEIGHT_FILES)
+    return CompactNetworks(
+        load_network(calpha, lambda sizes: CompactCalpha(CompactCalphaConfig(**sizes))),
+        load_network(language, lambda sizes: LanguageModel(LanguageConfig(**sizes))),
+        load_network(graph, lambda sizes: CompactGraph(CompactGraphConfig(**sizes))),
+    )
+
+
+def load_network(path: Path, make: Callable[[Mapping[str, Any]], Network]) -> Network:
+    """Network of a weight file; ``make`` builds it from the file's config."""
+    state, config = load_weights(path)
+    try:
+        network = make(config)
+        network.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(": \t")
+        raise CheckpointError(
+            f"{path}: weights of another network ({reason}); give the file of this one, or "
+            "train it again"
+        ) from error
+    return network.eval()
+
+
+def write_checked(
+    graphs: Sequence[TracedGraph], folder: Path, *, half: bool
+) -> dict[str, float]:
+    """Write graphs, compare them with torch, and return the worst difference of each.
+
+    With ``half``, weights are stored in half precision; the entry ``half_precision_storage`` is
+    then the worst that this alone changes in any graph.
+    """
+    parity, lost = {}, 0.0
     for graph in graphs:
         path = write_graph(graph, folder)
-        differences = worst_difference(graph, path)
-        port, worst = max(differences.items(), key=lambda item: item[1])
-        if not worst <= PARITY_LIMIT:
-            raise BundleError(
-                f"{graph.name}: {port} differs from torch by {worst:.1e} of its scale, more than "
-                f"{PARITY_LIMIT:.0e}; the exporter and ONNX Runtime versions may not fit"
-            )
-        parity[graph.name] = float(f"{worst:.2g}")
+        expected, got = torch_outputs(graph), file_outputs(graph, path)
+        worst = _require_within(PARITY_LIMIT, worst_differences(expected, got), path)
+        if half:
+            store_in_half(path)
+            stored = file_outputs(graph, path)
+            change = worst_differences(got, stored)
+            lost = max(lost, _require_within(STORAGE_LIMIT, change, path))
+            worst = max(worst_differences(expected, stored).values())
+        parity[graph.name] = _rounded(worst)
+    if half:
+        parity["half_precision_storage"] = _rounded(lost)
     return parity
 
 
-def compact_manifest(
-    calpha: CompactCalphaConfig,
-    graph: CompactGraphConfig,
-    settings: Mapping[str, Any],
-    parity: Mapping[str, float],
-    folder: Path,
-) -> dict[str, Any]:
-    """``bundle.json`` of a compact bundle whose graphs lie in ``folder``."""
-    reach = calpha.reach
-    kept = (WINDOW - 2 * reach - 1) // STEP + 1
-    files = {
+def _require_within(limit: float, differences: Mapping[str, float], path: Path) -> float:
+    port, worst = max(differences.items(), key=lambda item: item[1])
+    if worst > limit:
+        raise BundleError(
+            f"{path.name}: {port} is off by {worst:.1e} of its scale, more than {limit:.0e}; "
+            "check that torch, onnx and onnxruntime are the versions export/pyproject.toml asks"
+        )
+    return worst
+
+
+def _rounded(difference: float) -> float:
+    return float(f"{difference:.2g}")
+
+
+def provenance(weights: Path) -> dict[str, Any]:
+    """Checksums of the weight files and versions of what wrote the graphs."""
+    return {
+        "weights": {
+            name: record["sha256"] for name, record in file_records(weights, "*.pt").items()
+        },
+        "exported_with": {
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": OPSET,
+        },
+    }
+
+
+def file_records(folder: Path, pattern: str) -> dict[str, dict[str, Any]]:
+    """Checksum and size of files by name."""
+    return {
         path.name: {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "bytes": path.stat().st_size,
         }
-        for path in sorted(folder.glob("*.onnx"))
+        for path in sorted(folder.glob(pattern))
     }
-    letters = {letter: ALPHABET.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"}
+
+
+def install(unfinished: Path, folder: Path) -> None:
+    """Move a finished bundle into place, the manifest last; graphs it lacks are removed."""
+    folder.mkdir(exist_ok=True)
+    graphs = sorted(unfinished.glob("*.onnx"))
+    kept = {path.name for path in graphs}
+    for path in (*graphs, unfinished / "bundle.json"):
+        path.replace(folder / path.name)
+    for stale in folder.glob("*.onnx"):
+        if stale.name not in kept:
+            stale.unlink()
+
+
+def network_sections(
+    networks: CompactNetworks, settings: BundleSettings, spectrum: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sections of the manifest that say how the networks are used."""
     return {
-        "format": "angelo-bundle",
-        "format_version": 1,
-        **{key: settings[key] for key in ("name", "version", "licence", "citation", "made_by")},
-        "accuracy": dict(settings.get("accuracy", {})),
-        "parity": dict(parity),
-        "files": files,
         "residue_types": list(AMINO_ACIDS),
-        "map": {"voxel_size": 1.0, "spectrum": settings["spectrum"], "scale": "contrast"},
-        "c_alpha": {
-            "graph": "c_alpha.onnx",
-            "voxel_size": 1.0,
-            "inputs": ["density"],
-            "channels": list(CHANNELS),
-            "window": WINDOW,
-            "step": STEP,
-            "start": float(reach),
-            "margin": reach,
-            "stride": kept * STEP,
-            "batch": 4,
-            "points": dict(settings["points"]),
+        "map": {"voxel_size": 1.0, "spectrum": dict(spectrum), "scale": "contrast"},
+        "c_alpha": _c_alpha_section(networks, settings),
+        "language": _language_section(),
+        "gnn": _gnn_section(networks.graph.config, settings),
+        "chains": dict(settings.chains),
+    }
+
+
+def _c_alpha_section(networks: CompactNetworks, settings: BundleSettings) -> dict[str, Any]:
+    reach = networks.calpha.config.reach
+    return {
+        "graph": "c_alpha.onnx",
+        "voxel_size": 1.0,
+        "inputs": ["density"],
+        "channels": list(CHANNELS),
+        "window": networks.window,
+        "step": STEP,
+        # There are outputs only where the window has a whole patch: all of them are used.
+        "start": float(reach),
+        "margin": reach,
+        "stride": STEP * WINDOW_OUTPUTS,
+        "batch": BATCH,
+        "points": asdict(settings.points),
+    }
+
+
+def _language_section() -> dict[str, Any]:
+    return {
+        "graph": "embedder.onnx",
+        "tokens": {letter: ALPHABET.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"},
+        "begin": ALPHABET.index("<cls>"),
+        "end": ALPHABET.index("<eos>"),
+        "unknown": ALPHABET.index("X"),
+        "max_length": MAX_LENGTH,
+        "overlap": OVERLAP,
+    }
+
+
+def _gnn_section(graph: CompactGraphConfig, settings: BundleSettings) -> dict[str, Any]:
+    return {
+        "start": "start.onnx",
+        "start_features": ["aa_logits", "probability"],
+        "sequence": "seq_kv.onnx",
+        "layers": [f"layer_{number:02}.onnx" for number in range(graph.layers)],
+        "heads": "heads.onnx",
+        "hidden": graph.hidden,
+        "neighbours": graph.neighbours,
+        "cube": {"side": graph.cube_side, "spacing": graph.cube_spacing},
+        "rectangle": {
+            "length": graph.rectangle_length,
+            "side": graph.rectangle_side,
+            "spacing": graph.rectangle_spacing,
+            "method": "axis",
         },
-        "language": {
-            "graph": "embedder.onnx",
-            "tokens": letters,
-            "begin": ALPHABET.index("<cls>"),
-            "end": ALPHABET.index("<eos>"),
-            "unknown": ALPHABET.index("X"),
-            "max_length": 1022,
-            "overlap": 256,
-        },
-        "gnn": {
-            "start": "start.onnx",
-            "start_features": ["aa_logits", "probability"],
-            "sequence": "seq_kv.onnx",
-            "layers": [f"layer_{number:02}.onnx" for number in range(graph.layers)],
-            "heads": "heads.onnx",
-            "hidden": graph.hidden,
-            "neighbours": graph.neighbours,
-            "cube": {"side": graph.cube_side, "spacing": graph.cube_spacing},
-            "rectangle": {
-                "length": graph.rectangle_length,
-                "side": graph.rectangle_side,
-                "spacing": graph.rectangle_spacing,
-                "method": "axis",
-            },
-            "frames": "alphafold",
-            "start_frames": "predicted",
-            "iterations": 1,
-            "rounds": settings["rounds"],
-            "crop": None,
-            "min_existence": settings["min_existence"],
-        },
-        "chains": dict(settings["chains"]),
+        "frames": "alphafold",
+        "start_frames": "predicted",
+        "iterations": 1,
+        "rounds": settings.rounds,
+        "crop": None,
+        "min_existence": settings.min_existence,
     }

@@ -1,7 +1,7 @@
 """Networks to ONNX files with the port names that the runtime expects (docs/bundle.md)."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +11,35 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from angelo_export.networks.compact_c_alpha import CompactCalpha
-from angelo_export.networks.compact_gnn import CompactGraph, CompactLayer
+from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig, CompactLayer
 from angelo_export.networks.language import LanguageModel
 
 #: ONNX operator set; ONNX Runtime has had all of it on CPU and CUDA for long.
 OPSET = 18
+#: Residues and sequence length that layers are traced with, and those they are checked with:
+#: few residues, fewer than neighbours, and a build without sequence.
+TRACED_SIZES, CHECKED_SIZES = (30, 25), ((43, 60), (7, 1), (1, 0), (30, 0))
+#: Ports of a layer, in order. An input and an output of one graph may not share a name.
+LAYER_INPUTS = (
+    "features", "rotations", "positions", "neighbours", "cubes", "rectangles",
+    "sequence_keys", "sequence_values",
+)  # fmt: skip
+LAYER_OUTPUTS = (
+    "features_out", "shifts", "aa_logits", "predicted_error", "existence", "next_logits",
+)  # fmt: skip
 #: Dynamic axes by port: axis number -> name.
 Axes = Mapping[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class TracedGraph:
-    """A torch module with the inputs it is traced on."""
+    """A torch module with the inputs it is traced on and checked with."""
 
     name: str
     """File name."""
     module: nn.Module
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[tuple[Tensor, ...], ...]
+    """Sets of inputs: the first is traced, all are compared (see ``parity``)."""
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     axes: Axes
@@ -92,23 +104,16 @@ class LayerPorts(nn.Module):
         )
 
 
-LAYER_INPUTS = (
-    "features", "rotations", "positions", "neighbours", "cubes", "rectangles",
-    "sequence_keys", "sequence_values",
-)  # fmt: skip
-LAYER_OUTPUTS = (
-    "features_out", "shifts", "aa_logits", "predicted_error", "existence", "next_logits",
-)  # fmt: skip
-
-
 def trace_calpha(network: CompactCalpha, window: int, step: int) -> TracedGraph:
     """``c_alpha.onnx``; windows are cubes of ``window`` voxels."""
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(2, 1, window, window, window, generator=generator)
+    at_edge = windows[:1].clone()
+    at_edge[:, :, : window // 2] = 0  # beyond the map
     return TracedGraph(
         "c_alpha.onnx",
         DenseCalpha(network, step),
-        (windows,),
+        ((windows,), (at_edge,)),
         ("windows",),
         ("logits",),
         {"windows": {0: "windows"}, "logits": {0: "windows"}},
@@ -116,42 +121,32 @@ def trace_calpha(network: CompactCalpha, window: int, step: int) -> TracedGraph:
 
 
 def trace_language(network: LanguageModel) -> TracedGraph:
-    """``embedder.onnx``."""
-    tokens = torch.randint(4, 24, (1, 40), generator=torch.Generator().manual_seed(0))
+    """``embedder.onnx``: one sequence of any length."""
+    generator = torch.Generator().manual_seed(0)
+    # 4 to 23 are the amino acids; a single residue has a token on each side.
+    inputs = tuple(
+        (torch.randint(4, 24, (1, length), generator=generator),) for length in (40, 3, 75)
+    )
     axes = {"tokens": {1: "residues"}, "embedding": {1: "residues"}}
-    return TracedGraph("embedder.onnx", network, (tokens,), ("tokens",), ("embedding",), axes)
+    return TracedGraph("embedder.onnx", network, inputs, ("tokens",), ("embedding",), axes)
 
 
 def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGraph]:
     """``start.onnx``, ``seq_kv.onnx``, every ``layer_NN.onnx`` and ``heads.onnx``."""
     config = network.config
     generator = torch.Generator().manual_seed(seed)
+    sizes = (TRACED_SIZES, *CHECKED_SIZES)
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+    def rows(axis: int, *shape: int) -> tuple[tuple[Tensor], ...]:
+        """One input with residues (axis 0) or the sequence (axis 1) first, in all sizes."""
+        lengths = [size[axis] for size in sizes if size[axis] > 0]
+        return tuple((torch.randn(n, *shape, generator=generator),) for n in lengths)
 
-    residues, length, k = 30, 25, config.neighbours
-    rotations = torch.linalg.qr(random(residues, 3, 3))[0]
-    rotations = rotations * torch.linalg.det(rotations)[:, None, None]
-    head_shape = (config.sequence_heads, config.sequence_head_width)
-    n_box = config.rectangle_length * config.rectangle_side**2
-    layer_inputs = (
-        random(residues, config.hidden),
-        rotations,
-        random(residues, 3) * 10,
-        torch.randint(0, residues, (residues, k), generator=generator),
-        random(residues, config.cube_side**3),
-        random(residues, k, n_box),
-        random(length, *head_shape),
-        random(length, *head_shape),
-    )
-    by_residue = {0: "residues"}
-    layer_axes = {name: by_residue for name in (*LAYER_INPUTS, *LAYER_OUTPUTS)}
-    layer_axes |= {name: {0: "sequence"} for name in ("sequence_keys", "sequence_values")}
+    by_residue, by_sequence = {0: "residues"}, {1: "sequence"}
     start = TracedGraph(
         "start.onnx",
         network.start,
-        (random(residues, config.start_features),),
+        rows(0, config.start_features),
         ("start_features",),
         ("features",),
         {"start_features": by_residue, "features": by_residue},
@@ -159,19 +154,22 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
     sequence = TracedGraph(
         "seq_kv.onnx",
         SequenceProjection(network),
-        (random(length, config.sequence),),
+        rows(1, config.sequence),
         ("embedding",),
         ("keys", "values"),
-        {"embedding": {0: "sequence"}, "keys": {1: "sequence"}, "values": {1: "sequence"}},
+        {"embedding": {0: "sequence"}, "keys": by_sequence, "values": by_sequence},
     )
     heads = TracedGraph(
         "heads.onnx",
         network.torsions,
-        (random(residues, config.hidden),),
+        rows(0, config.hidden),
         ("features",),
         ("torsions",),
         {"features": by_residue, "torsions": by_residue},
     )
+    layer_inputs = tuple(random_layer_inputs(config, *size, generator) for size in sizes)
+    layer_axes = dict.fromkeys((*LAYER_INPUTS, *LAYER_OUTPUTS), by_residue)
+    layer_axes |= dict.fromkeys(("sequence_keys", "sequence_values"), {0: "sequence"})
     layers = [
         TracedGraph(
             f"layer_{number:02}.onnx",
@@ -186,15 +184,38 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
     return [start, sequence, *layers, heads]
 
 
+def random_layer_inputs(
+    config: CompactGraphConfig, residues: int, length: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Inputs of a layer in the order of ``LAYER_INPUTS``, as wide as the runtime's."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    rotations = torch.linalg.qr(random(residues, 3, 3))[0]
+    k, head_shape = config.neighbours, (config.sequence_heads, config.sequence_head_width)
+    return (
+        random(residues, config.hidden),
+        rotations * torch.linalg.det(rotations)[:, None, None],  # proper
+        random(residues, 3) * 10,
+        torch.randint(0, residues, (residues, k), generator=generator),
+        random(residues, config.cube_side**3),
+        random(residues, k, config.rectangle_length * config.rectangle_side**2),
+        random(length, *head_shape),
+        random(length, *head_shape),
+    )
+
+
 def write_graph(graph: TracedGraph, folder: Path) -> Path:
     """Trace and write one ONNX file, checked; returns its path."""
     path = folder / graph.name
     with warnings.catch_warnings():
         # The tracing exporter is kept on purpose: it makes smaller graphs and is exact here.
+        # Its warnings about sizes that become constants are what ``parity`` looks for.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.module.eval(),
-            graph.inputs,
+            graph.inputs[0],
             str(path),
             input_names=list(graph.input_names),
             output_names=list(graph.output_names),
@@ -204,8 +225,3 @@ def write_graph(graph: TracedGraph, folder: Path) -> Path:
         )
     onnx.checker.check_model(onnx.load(path))
     return path
-
-
-def write_graphs(graphs: Sequence[TracedGraph], folder: Path) -> list[Path]:
-    """Write several graphs."""
-    return [write_graph(graph, folder) for graph in graphs]

@@ -63,7 +63,7 @@ class Stages:
             self._tell(name, 1, 1)
             return result
         result = self.run(name, make)
-        pass
+        self._folder.save_stage(name, result)
         self._folder.write_record({"status": "running", **self._record})
         return result
 

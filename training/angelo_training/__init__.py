@@ -1,1 +1,1 @@
-"""Simulated maps, losses and training loops for our own networks (torch; never needed at run time)."""
+"""Simulated maps, losses and training loops of our own networks (torch; not for run time)."""

@@ -73,7 +73,9 @@ def place_atoms(
     for g in range(tables.torsion.shape[1]):
         sin, cos = selected[rows, tables.torsion[kinds, g]].unbind(-1)
         zero, one = torch.zeros_like(sin), torch.ones_like(sin)
-        turn = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), -1).reshape(r, 3, 3)
+        turn = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), -1).reshape(
+            r, 3, 3
+        )
         parent = tables.parent[kinds, g]
         rotation = torch.stack(placed_rotation, 1)[rows, parent]
         origin = torch.stack(placed_origin, 1)[rows, parent]

@@ -1,19 +1,22 @@
 """Boxes by the thousand: simulated ahead by worker processes, in an order fixed by the seed."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from angelo_training.boxes import Box, make_box
 from angelo_training.profile import load_spectrum
 from angelo_training.simulate import draw_conditions
-from angelo_training.structures import Entry, PackedStructures
+from angelo_training.structures import Entry, PackedStructures, StructuresError
+
+T = TypeVar("T")
 
 #: Entries with more residues than this are drawn no more often.
 MOST_RESIDUES = 600
@@ -49,6 +52,11 @@ def _open_structures(settings: StreamSettings) -> None:
     residues = np.array([np.diff(packed.entries[i]["residues"])[0] for i in indices])
     floor = 0 if settings.protein_only else NUCLEIC_WEIGHT
     weight = np.where(residues < 20, floor, np.minimum(residues, MOST_RESIDUES)).astype(float)
+    if not weight.sum() > 0:
+        raise StructuresError(
+            f"{settings.structures}: no protein in its {settings.split} split; "
+            "pack structures of both splits"
+        )
     _opened.update(
         settings=settings,
         packed=packed,
@@ -60,7 +68,7 @@ def _open_structures(settings: StreamSettings) -> None:
 def draw_entry(
     settings: StreamSettings, number: int
 ) -> tuple[Entry, list[str], np.random.Generator]:
-    """Entry ``number`` of the stream, the names of its atoms, and the generator to go on with."""
+    """Draw entry ``number``; its atoms' names and the generator to go on with come along."""
     if _opened.get("settings") != settings:
         _open_structures(settings)
     packed, indices, share = _opened["packed"], _opened["indices"], _opened["share"]
@@ -74,8 +82,10 @@ def make_entry_box(
     rng: np.random.Generator,
     resolution: float | None = None,
 ) -> Box:
-    """A simulated box of an entry, under random conditions."""
-    return make_box(entry, settings.side, load_spectrum(), rng, draw_conditions(rng, resolution))
+    """Simulate a box of an entry, under random conditions."""
+    return make_box(
+        entry, settings.side, load_spectrum(), rng, draw_conditions(rng, resolution)
+    )
 
 
 def make_numbered_box(
@@ -86,20 +96,37 @@ def make_numbered_box(
     return make_entry_box(entry, settings, rng, resolution)
 
 
-def stream_boxes(
-    settings: StreamSettings, first: int, *, workers: int = 1, ahead: int = 12
-) -> Iterator[Box]:
-    """Boxes ``first``, ``first + 1``, ... without end."""
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),  # forking a process with torch's threads can hang
-        initializer=_open_structures,
-        initargs=(settings,),
-    ) as pool:
-        waiting: deque[Future[Box]] = deque()
-        number = first
-        while True:
-            while len(waiting) < ahead:
-                waiting.append(pool.submit(make_numbered_box, settings, number))
-                number += 1
-            yield waiting.popleft().result()
+def stream_numbered(
+    make: Callable[[int], T],
+    first: int,
+    *,
+    workers: int,
+    ahead: int,
+    start_worker: Callable[[], None] | None = None,
+) -> Iterator[T]:
+    """``make(first)``, ``make(first + 1)``, ... without end, in this order.
+
+    Parameters
+    ----------
+    make
+        Picklable (a function of a module, or ``functools.partial`` of one).
+    workers
+        Processes that make examples ahead of their use; 0: this process, on demand.
+    ahead
+        How many examples are in the making or ready.
+    start_worker
+        Called once in each worker process.
+    """
+    if workers == 0:
+        yield from map(make, count(first))
+        return
+    # Forking a process with torch's threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
+    try:
+        waiting: deque[Future[T]] = deque()
+        for number in count(first):
+            waiting.append(pool.submit(make, number))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+    finally:  # whoever stops early does not wait for examples that nobody will see
+        pool.shutdown(cancel_futures=True)

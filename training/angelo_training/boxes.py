@@ -1,4 +1,4 @@
-"""Training boxes: a cut-out of a structure, turned at random, as normalised density and labels."""
+"""Training boxes: part of a structure, turned at random, as normalised density and labels."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class Box:
     entry_residue: Int64[np.ndarray, " r"]
     """Index of each residue in its entry."""
     rotation: Float32[np.ndarray, "3 3"]
-    """How the entry was turned: ``x_box = scale * rotation @ (x_entry - centre) + box centre``."""
+    """How it was turned: ``x_box = scale * rotation @ (x_entry - centre) + box centre``."""
     centre: Float32[np.ndarray, "3"]
     """Entry coordinates that became the box centre."""
     scale: float
@@ -103,11 +103,12 @@ def make_box(
 def normalise(
     values: Float32[np.ndarray, "z y x"], spectrum: Spectrum | None
 ) -> Float32[np.ndarray, "z y x"]:
-    """The runtime's preparation of a map already on the network's 1 Å grid."""
+    """Prepare a map already on the network's 1 Å grid as the runtime does."""
     if spectrum is not None:
         values = match_spectrum(values, np.ones(3, np.float32), spectrum)
     scale = max(contrast(values), 1e-6)
-    return ((values - values.mean()) / np.float32(scale)).astype(np.float32)
+    normalised: np.ndarray = (values - values.mean()) / np.float32(scale)
+    return normalised.astype(np.float32)
 
 
 def _present(entry: Entry, rng: np.random.Generator) -> np.ndarray:

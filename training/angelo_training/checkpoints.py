@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from angelo_export.weights import Config, packed, unpacked, write_whole
+from angelo_export.weights import CheckpointError, Config, packed, unpacked, write_whole
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -1,11 +1,8 @@
-"""Training boxes for the graph network: C-alphas as the C-alpha network finds them, and the truth."""
+"""Training boxes of the graph network: C-alphas as they are found, and the truth."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,12 @@ from angelo.types import Calphas, Density
 from angelo.windows import VoxelPredictions
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
 from angelo_export.weights import load_weights
-from angelo_training.box_stream import StreamSettings, draw_entry, make_entry_box
+from angelo_training.box_stream import (
+    StreamSettings,
+    draw_entry,
+    make_entry_box,
+    stream_numbered,
+)
 from angelo_training.boxes import Box, place_in_box
 from angelo_training.patches import cut_patches
 from angelo_training.precision import autocast_for
@@ -41,8 +43,8 @@ CHANNELS = (
     *(f"{what}_{axis}" for what in ("offset", "n", "c") for axis in "xyz"),
     *(f"aa_{name}" for name in AMINO_ACIDS),
 )
-#: Share of boxes that start from displaced true C-alphas instead of found ones.
-NOISY_SHARE = 0.25
+#: Boxes with fewer points teach nothing.
+FEWEST_POINTS = 8
 #: Largest displacement of those (standard deviation), Å, and tilt of their frames, degrees.
 MAX_NOISE, MAX_TILT = 0.9, 50.0
 
@@ -83,7 +85,8 @@ class GraphStreamSettings:
     """Entries and box side."""
     calpha_weights: Path
     """The C-alpha network whose points are learned from."""
-    noisy_share: float = NOISY_SHARE
+    with_noise: bool = True
+    """Make every other example from displaced true C-alphas instead of found ones."""
 
 
 @lru_cache(maxsize=2)
@@ -129,10 +132,12 @@ def voxel_predictions(output: np.ndarray, threshold: float, reach: int) -> Voxel
 def start_from_noise(
     box: Box, output: np.ndarray, reach: int, rng: np.random.Generator
 ) -> Calphas:
-    """True C-alphas, displaced, some missing, with false points; the rest as the network says."""
+    """Displace the true C-alphas, leave some out, add false ones; the rest as in ``output``."""
     backbone = box.backbone[rng.random(len(box.backbone)) > 0.03]
     rotation = rotation_from_backbone(*np.moveaxis(backbone, 1, 0))
-    tilt = rng.normal(size=(len(backbone), 3)) * np.radians(rng.uniform(0, MAX_TILT)) / np.sqrt(3)
+    tilt = (
+        rng.normal(size=(len(backbone), 3)) * np.radians(rng.uniform(0, MAX_TILT)) / np.sqrt(3)
+    )
     rotation = (rotation @ Rotation.from_rotvec(tilt).as_matrix()).astype(np.float32)
     at = backbone[:, 1] + rng.normal(size=(len(backbone), 3)) * rng.uniform(0, MAX_NOISE)
     n_false = rng.binomial(len(at), 0.06)
@@ -145,16 +150,34 @@ def start_from_noise(
     return Calphas(at, probability, rotation, np.ascontiguousarray(said[:, 10:]))
 
 
+@lru_cache(maxsize=1)
+def _searched_box(
+    settings: GraphStreamSettings, number: int, resolution: float | None
+) -> tuple[Entry, list[str], Box, np.ndarray]:
+    """Simulate a box and search it; remembered, since two examples are made of each."""
+    entry, atom_names, rng = draw_entry(settings.boxes, number)
+    box = make_entry_box(entry, settings.boxes, rng, resolution)
+    return (
+        entry,
+        atom_names,
+        box,
+        predict_voxels(_network(settings.calpha_weights), box.density),
+    )
+
+
 def make_graph_box(
     settings: GraphStreamSettings, number: int, resolution: float | None = None
 ) -> GraphBox | None:
-    """Example ``number`` of a stream; None where too few points were found."""
-    entry, atom_names, rng = draw_entry(settings.boxes, number)
-    box = make_entry_box(entry, settings.boxes, rng, resolution)
-    network = _network(settings.calpha_weights)
-    reach = network.config.reach
-    output = predict_voxels(network, box.density)
-    if rng.random() < settings.noisy_share and len(box.backbone) > 10:
+    """Make example ``number`` of a stream; None where too few points were found.
+
+    Even numbers start from found points, odd ones from displaced true C-alphas of the same box
+    (``settings.with_noise``).
+    """
+    number, is_noisy = divmod(number, 2) if settings.with_noise else (number, 0)
+    entry, atom_names, box, output = _searched_box(settings, number, resolution)
+    reach = _network(settings.calpha_weights).config.reach
+    if is_noisy and len(box.backbone) > FEWEST_POINTS:
+        rng = np.random.default_rng([settings.boxes.seed, number, 3])
         calphas = start_from_noise(box, output, reach, rng)
     else:
         voxels = voxel_predictions(output, POINTS.threshold, reach)
@@ -162,7 +185,7 @@ def make_graph_box(
     side = box.density.values_zyx.shape[0]
     # Nearer to the faces the C-alpha network saw nothing.
     inside = ((calphas.positions > reach) & (calphas.positions < side - 1 - reach)).all(1)
-    if inside.sum() < 8:
+    if inside.sum() < FEWEST_POINTS or not len(box.backbone):
         return None
     assert calphas.rotation is not None
     assert calphas.aa_logits is not None
@@ -209,12 +232,16 @@ def label(box: Box, entry: Entry, atom_names: list[str], calphas: Calphas) -> Gr
     )
 
 
-def match_points(points: np.ndarray, truth: np.ndarray, radius: float) -> Int64[np.ndarray, " r"]:
+def match_points(
+    points: np.ndarray, truth: np.ndarray, radius: float
+) -> Int64[np.ndarray, " r"]:
     """One-to-one, closest pairs first: index of each point's true C-alpha, or -1."""
     matched = np.full(len(points), -1, np.int64)
     if not len(points) or not len(truth):
         return matched
-    near = cKDTree(points).sparse_distance_matrix(cKDTree(truth), radius, output_type="coo_matrix")
+    near = cKDTree(points).sparse_distance_matrix(
+        cKDTree(truth), radius, output_type="coo_matrix"
+    )
     taken = np.zeros(len(truth), bool)
     for pair in np.argsort(near.data, kind="stable"):
         i, j = near.row[pair], near.col[pair]
@@ -226,7 +253,7 @@ def match_points(points: np.ndarray, truth: np.ndarray, radius: float) -> Int64[
 def residue_atoms(
     entry: Entry, atom_names: list[str]
 ) -> tuple[Float32[np.ndarray, "r a 3"], Bool[np.ndarray, "r a"]]:
-    """Atoms of every amino-acid residue in the order of ``angelo.residues``, entry coordinates."""
+    """Atoms of every amino acid in the order of ``angelo.residues``, entry coordinates."""
     table = _slot_table(tuple(atom_names))
     of_residue = entry.atom_residue >= 0
     residue = entry.atom_residue[of_residue]
@@ -261,16 +288,12 @@ def _start_worker() -> None:
 
 def stream_graph_boxes(
     settings: GraphStreamSettings, first: int, *, workers: int = 1, ahead: int = 12
-) -> Iterator[GraphBox]:
-    """Examples ``first``, ``first + 1``, ... without end; those with too few points left out."""
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker
-    ) as pool:
-        waiting: deque[Future[GraphBox | None]] = deque()
-        number = first
-        while True:
-            while len(waiting) < ahead:
-                waiting.append(pool.submit(make_graph_box, settings, number))
-                number += 1
-            if (box := waiting.popleft().result()) is not None:
-                yield box
+) -> Iterator[GraphBox | None]:
+    """Examples ``first``, ``first + 1``, ... without end; None for those with too few points."""
+    return stream_numbered(
+        partial(make_graph_box, settings),
+        first,
+        workers=workers,
+        ahead=ahead,
+        start_worker=_start_worker,
+    )

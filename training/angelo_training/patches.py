@@ -1,10 +1,8 @@
-"""Training examples for the patch network: voxels of a box, what is around them, what they are."""
+"""Training examples of the patch network: voxels, what is around them, what they are."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
@@ -13,7 +11,7 @@ from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from angelo_export.networks.compact_c_alpha import CompactCalphaConfig
-from angelo_training.box_stream import StreamSettings, make_numbered_box
+from angelo_training.box_stream import StreamSettings, make_numbered_box, stream_numbered
 from angelo_training.boxes import Box
 
 #: Share of voxels near C-alphas, in protein-like density, and anywhere.
@@ -54,7 +52,7 @@ def turn_box(
     backbone: Float32[np.ndarray, "r 3 3"],
     turn: Int64[np.ndarray, "3 3"],
 ) -> tuple[Float32[np.ndarray, "z y x"], Float32[np.ndarray, "r 3 3"]]:
-    """A cubic box and its atoms, turned by a rotation of the cube."""
+    """Turn a cubic box and its atoms by a rotation of the cube."""
     middle = (values_zyx.shape[0] - 1) / 2
     turned = (backbone - middle) @ turn.T + middle
     axes, signs = np.abs(turn).argmax(1), turn.sum(1)
@@ -85,7 +83,8 @@ def draw_voxels(
     dense = np.stack([x, y, z], 1) + reach
     anywhere = rng.integers(reach, side - reach, size=(n_any, 3))
     voxels = np.concatenate([np.rint(near).astype(np.int64), dense, anywhere])
-    return voxels[((voxels >= reach) & (voxels < side - reach)).all(1)]
+    whole: np.ndarray = voxels[((voxels >= reach) & (voxels < side - reach)).all(1)]
+    return whole
 
 
 def cut_patches(
@@ -93,7 +92,7 @@ def cut_patches(
     voxels: Int64[np.ndarray, "v 3"],
     config: CompactCalphaConfig,
 ) -> tuple[Float16[np.ndarray, "v f"], Float16[np.ndarray, "v g"]]:
-    """Fine and coarse surroundings of voxels (x, y, z), as the network's dense form sees them."""
+    """Cut out what surrounds voxels (x, y, z), fine and coarse, as the dense form sees it."""
     x, y, z = voxels.T
     half = config.fine // 2
     fine = sliding_window_view(values_zyx.astype(np.float16), (config.fine,) * 3)
@@ -137,7 +136,7 @@ def make_numbered_patches(
     turns: int,
     resolution: float | None = None,
 ) -> list[Patches]:
-    """``turns`` draws of ``n`` voxels from box ``number`` of a stream."""
+    """Draw ``n`` voxels from box ``number`` of a stream, ``turns`` times."""
     box = make_numbered_box(settings, number, resolution)
     rng = np.random.default_rng([settings.seed, number, 1])
     return [make_patches(box, n, config, rng) for _ in range(turns)]
@@ -154,14 +153,6 @@ def stream_patches(
     ahead: int = 6,
 ) -> Iterator[Patches]:
     """Patches of boxes ``first``, ``first + 1``, ... without end, ``turns`` draws of each."""
-    # Forking a process with torch's threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[list[Patches]]] = deque()
-        number = first
-        while True:
-            while len(waiting) < ahead:
-                waiting.append(
-                    pool.submit(make_numbered_patches, settings, number, n, config, turns)
-                )
-                number += 1
-            yield from waiting.popleft().result()
+    make = partial(make_numbered_patches, settings, n=n, config=config, turns=turns)
+    for draws in stream_numbered(make, first, workers=workers, ahead=ahead):
+        yield from draws

@@ -8,7 +8,7 @@ import numpy as np
 from angelo.spectrum import Spectrum, shell_amplitudes, spatial_frequencies
 from angelo_training.boxes import place_in_box
 from angelo_training.simulate import SHELL_WIDTH, structure_factors
-from angelo_training.structures import PackedStructures
+from angelo_training.structures import PackedStructures, StructuresError
 
 #: Blurring of the target, Å²: details stand out, noise at 4 Å does not.
 TARGET_B = 25.0
@@ -18,12 +18,20 @@ LAST_FREQUENCY = 0.5
 REFERENCE_SHELLS = (3, 12)
 #: No shell is amplified more than this.
 MAX_GAIN = 8.0
+#: Smaller structures do not count.
+FEWEST_RESIDUES = 100
 
 
 def measure_profile(
     packed: PackedStructures, rng: np.random.Generator, *, n_entries: int = 60, side: int = 96
 ) -> Spectrum:
-    """Mean shell amplitudes of noise-free protein, blurred by ``TARGET_B``."""
+    """Mean shell amplitudes of noise-free protein, blurred by ``TARGET_B``.
+
+    Raises
+    ------
+    StructuresError
+        If no training structure has ``FEWEST_RESIDUES``.
+    """
     n_shells = round(LAST_FREQUENCY / SHELL_WIDTH)
     shape = (side, side, side)
     s = spatial_frequencies(shape, np.ones(3, np.float32))
@@ -33,7 +41,7 @@ def measure_profile(
     chosen = rng.permutation(packed.select("train"))
     for index in chosen:
         entry = packed[int(index)]
-        if len(entry.backbone) < 100:
+        if len(entry.backbone) < FEWEST_RESIDUES:
             continue
         centre = entry.positions.mean(0)
         at = place_in_box(entry.positions, np.eye(3, dtype=np.float32), centre, 1.0, side / 2)
@@ -44,11 +52,17 @@ def measure_profile(
         rows.append(row / row[first:last].mean())
         if len(rows) == n_entries:
             break
-    return Spectrum(SHELL_WIDTH, np.mean(rows, 0).astype(np.float32), REFERENCE_SHELLS, MAX_GAIN)
+    if not rows:
+        raise StructuresError(
+            f"no training structure has {FEWEST_RESIDUES} residues; pack more structures"
+        )
+    return Spectrum(
+        SHELL_WIDTH, np.mean(rows, 0).astype(np.float32), REFERENCE_SHELLS, MAX_GAIN
+    )
 
 
 def spectrum_as_json(spectrum: Spectrum) -> dict[str, object]:
-    """The ``spectrum`` section of a bundle manifest."""
+    """Return the ``spectrum`` section of a bundle manifest."""
     return {
         "shell_width": spectrum.shell_width,
         "amplitudes": [round(float(a), 5) for a in spectrum.amplitudes],
@@ -58,7 +72,7 @@ def spectrum_as_json(spectrum: Spectrum) -> dict[str, object]:
 
 
 def load_spectrum() -> Spectrum:
-    """The profile in use: ``spectrum.json`` beside this module."""
+    """Read the profile in use, ``spectrum.json`` beside this module."""
     text = (resources.files("angelo_training") / "spectrum.json").read_text()
     stored = json.loads(text)
     return Spectrum(

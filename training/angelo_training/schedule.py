@@ -48,10 +48,10 @@ class MovingAverage:
         self.state = {n: v.detach().clone() for n, v in network.state_dict().items()}
         self._updates = 0
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a saved average."""
+    def load(self, state: dict[str, Tensor], updates: int) -> None:
+        """Take over a saved average, made in so many updates."""
         self.state = {n: v.clone().to(self.state[n].device) for n, v in state.items()}
-        self._updates = 10**6
+        self._updates = updates
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -66,7 +66,7 @@ class MovingAverage:
 
     @contextmanager
     def swapped_in(self, network: nn.Module) -> Iterator[None]:
-        """The network with the averaged weights, for the length of a ``with`` block."""
+        """Lend the network the averaged weights, for the length of a ``with`` block."""
         own = {n: v.detach().clone() for n, v in network.state_dict().items()}
         network.load_state_dict(self.state)
         try:

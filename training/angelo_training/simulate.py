@@ -12,7 +12,7 @@ import gemmi
 import numpy as np
 import scipy.fft
 from jaxtyping import Float32
-from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from angelo.spectrum import shell_amplitudes, spatial_frequencies
 
@@ -22,8 +22,6 @@ ELEMENTS = (6, 7, 8, 11, 15, 16, 20, 26, 30, 35)
 B_BINS = np.array([0.0, 40.0, 110.0, 250.0])
 #: Spectral density of white shells used for measuring amplitudes, 1/Å.
 SHELL_WIDTH = 0.01
-#: Half-width of the quintic B-spline with which atoms are put on the grid, voxels.
-SPLINE_REACH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,9 @@ def draw_conditions(
 ) -> Conditions:
     """Random conditions; a given resolution or mask is kept."""
     if resolution is None:
-        resolution = float(rng.uniform(1.8, 3.7) if rng.random() < 0.85 else rng.uniform(3.7, 4.5))
+        resolution = float(
+            rng.uniform(1.8, 3.7) if rng.random() < 0.85 else rng.uniform(3.7, 4.5)
+        )
     if mask is None:
         mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
     radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
@@ -113,8 +113,12 @@ def spread_atoms(
     wx, wy, wz = (_spline_weights(positions_vox[:, i] - base[:, i]) for i in range(3))
     reach = np.arange(-2, 4)
     ix, iy, iz = ((base[:, i, None] + reach) % shape[2 - i] for i in range(3))
-    flat = (iz[:, :, None] * shape[1] + iy[:, None, :])[..., None] * shape[2] + ix[:, None, None, :]
-    share = (wz[:, :, None] * wy[:, None, :])[..., None] * (wx * weights[:, None])[:, None, None, :]
+    flat = (iz[:, :, None] * shape[1] + iy[:, None, :])[..., None] * shape[2] + ix[
+        :, None, None, :
+    ]
+    share = (wz[:, :, None] * wy[:, None, :])[..., None] * (wx * weights[:, None])[
+        :, None, None, :
+    ]
     grid = np.bincount(flat.ravel(), share.ravel(), minlength=int(np.prod(shape)))
     return grid.astype(np.float32).reshape(shape)
 
@@ -147,7 +151,8 @@ def structure_factors(
                 grid = spread_atoms(grid_at[pick], share[pick], shape)
                 factor = _scattering(element, 1001)[table_at] * decay
                 total += scipy.fft.rfftn(grid) * factor.astype(np.float32)
-    return total / _spline_transfer(shape)
+    transform: np.ndarray = total / _spline_transfer(shape)
+    return transform
 
 
 @lru_cache(maxsize=8)
@@ -182,7 +187,9 @@ def process(
     half = np.clip(fourier_shell_correlation(centres, conditions), 1e-3, 0.999)
     full = 2 * half / (1 + half)
     noise_rms = conditions.noise * amplitude * np.sqrt((1 - full) / full)
-    white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32)) / np.sqrt(np.prod(shape))
+    white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32)) / np.sqrt(
+        np.prod(shape)
+    )
     total = signal + white * noise_rms[shells].astype(np.float32)
     gain = np.exp(-conditions.b_overall * centres**2 / 4)
     if conditions.weighting:
@@ -193,7 +200,9 @@ def process(
         gain = gain / (1 + np.exp((centres - 1.15 / conditions.resolution) / 0.02))
     return np.asarray(
         scipy.fft.irfftn(
-            total * np.interp(s, centres, gain).astype(np.float32) * _nyquist(shape, voxel, conditions),
+            total
+            * np.interp(s, centres, gain).astype(np.float32)
+            * _nyquist(shape, voxel, conditions),
             s=shape,
         ),
         np.float32,
@@ -210,13 +219,17 @@ def _nyquist(shape: tuple[int, int, int], voxel: float, conditions: Conditions) 
 
 
 def smooth_field(
-    shape: tuple[int, int, int], rng: np.random.Generator, coarse: int = 6
+    shape: tuple[int, int, int], rng: np.random.Generator, waves: int = 3
 ) -> Float32[np.ndarray, "z y x"]:
-    """A smooth random field with zero mean and unit variance, correlated over shape / coarse."""
-    small = rng.standard_normal((coarse, coarse, coarse))
-    field = zoom(small, [n / coarse for n in shape], order=2)
-    field = (field - field.mean()) / field.std()
-    return np.asarray(field, np.float32)
+    """Draw a smooth field of zero mean and unit variance: up to ``waves`` along each axis."""
+    transform = np.zeros((*shape[:2], shape[2] // 2 + 1), np.complex64)
+    axis = np.arange(-waves, waves + 1)
+    block = (len(axis), len(axis), waves + 1)
+    random = rng.standard_normal(block) + 1j * rng.standard_normal(block)
+    transform[np.ix_(axis, axis, np.arange(waves + 1))] = random
+    transform[0, 0, 0] = 0
+    field = scipy.fft.irfftn(transform, s=shape)
+    return np.asarray(field / field.std(), np.float32)
 
 
 def soft_mask(
@@ -243,7 +256,7 @@ def simulate_density(
     rng: np.random.Generator,
     mask_atoms: np.ndarray | None = None,
 ) -> Float32[np.ndarray, "z y x"]:
-    """Processed density of atoms in a box.
+    """Simulate the processed density of atoms in a box.
 
     ``positions`` are Å from the centre of voxel (0, 0, 0); ``mask_atoms`` says which atoms
     hold the mask open (all of them when None).
@@ -251,7 +264,9 @@ def simulate_density(
     field = smooth_field(shape, rng)
     index = np.clip(np.rint(positions / voxel).astype(int), 0, np.array(shape[::-1]) - 1)
     local = field[index[:, 2], index[:, 1], index[:, 0]]
-    spread = conditions.b_scale * (b_factors - np.median(b_factors)) + conditions.local_b * local
+    spread = (
+        conditions.b_scale * (b_factors - np.median(b_factors)) + conditions.local_b * local
+    )
     b = spread - np.percentile(spread, 5)  # the best-ordered atoms set the overall resolution
     signal = structure_factors(positions, elements, np.maximum(b, 0), shape, voxel)
     density = process(signal, shape, voxel, conditions, rng)
@@ -262,4 +277,5 @@ def simulate_density(
         return density
     inside = positions if mask_atoms is None else positions[mask_atoms]
     mask = soft_mask(inside, shape, voxel, conditions.mask_radius, conditions.mask_edge)
-    return density * mask
+    masked: np.ndarray = density * mask
+    return masked

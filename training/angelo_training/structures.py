@@ -5,21 +5,41 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import gemmi
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from angelo.errors import UserError
 from angelo.residues import AMINO_ACIDS
 
 #: Residues counted as one of the 20 (side chains differ by few atoms).
-COUNTS_AS = {"MSE": "MET", "SEC": "CYS", "PYL": "LYS", "HYP": "PRO", "SEP": "SER", "TPO": "THR",
-             "PTR": "TYR", "CSO": "CYS", "MLY": "LYS", "KCX": "LYS", "LLP": "LYS", "CME": "CYS"}
+COUNTS_AS = {
+    "MSE": "MET",
+    "SEC": "CYS",
+    "PYL": "LYS",
+    "HYP": "PRO",
+    "SEP": "SER",
+    "TPO": "THR",
+    "PTR": "TYR",
+    "CSO": "CYS",
+    "MLY": "LYS",
+    "KCX": "LYS",
+    "LLP": "LYS",
+    "CME": "CYS",
+}
 #: Longest C-N distance that is still a peptide bond, Å.
 LONGEST_PEPTIDE_BOND = 1.7
 #: Smaller entries teach nothing.
 FEWEST_ATOMS = 200
+
+
+class StructuresError(UserError):
+    """The folder of structures, or the file that they are packed in, cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +78,34 @@ class PackedStructures:
     """All entries of a packed file; arrays are sliced on demand."""
 
     def __init__(self, path: Path) -> None:
-        with np.load(path) as packed:
-            self._arrays = {name: packed[name] for name in packed.files}
-        meta = json.loads(str(self._arrays.pop("meta")))
+        """Read a packed file.
+
+        Raises
+        ------
+        StructuresError
+            If it is missing or was not written by ``pack_structures``.
+        """
+        try:
+            with np.load(path) as packed:
+                self._arrays = {name: packed[name] for name in packed.files}
+            meta = json.loads(str(self._arrays.pop("meta")))
+        except FileNotFoundError:
+            raise StructuresError(
+                f"{path}: no such file; make it with python -m angelo_training pack"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+            raise StructuresError(
+                f"{path}: not a file of packed structures ({type(error).__name__}); "
+                "make it again with python -m angelo_training pack"
+            ) from error
         self.atom_names: list[str] = meta["atom_names"]
-        self.entries: list[dict] = meta["entries"]
+        self.entries: list[dict[str, Any]] = meta["entries"]
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def select(self, split: str, *, with_relatives: bool = True) -> list[int]:
-        """Indices of the entries of a split."""
+        """Return the indices of the entries of a split."""
         return [
             i
             for i, entry in enumerate(self.entries)
@@ -95,14 +132,26 @@ class PackedStructures:
 RESIDUE_ARRAYS = ("residue_type", "backbone", "follows", "chain")
 
 
-def parse_entry(path: Path) -> dict | None:
-    """Arrays of one mmCIF file; None when it is too small. Nucleic acid alone has no residues."""
-    block = gemmi.cif.read(str(path)).sole_block()
-    structure = gemmi.make_structure_from_block(block)
+def parse_entry(path: Path) -> dict[str, Any] | None:
+    """Arrays of one mmCIF file; None when it is too small.
+
+    Nucleic acid alone has no residues.
+
+    Raises
+    ------
+    StructuresError
+        If the file cannot be read.
+    """
+    try:
+        block = gemmi.cif.read(str(path)).sole_block()
+        structure = gemmi.make_structure_from_block(block)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise StructuresError(f"{path}: not a readable mmCIF file ({reason})") from None
     structure.remove_hydrogens()
     structure.remove_waters()
-    atoms: list[tuple] = []
-    residues: list[tuple] = []
+    atoms: list[tuple[list[float], int, float, int, str]] = []
+    residues: list[tuple[int, list[list[float]], int]] = []
     for chain_index, chain in enumerate(structure[0]):
         for residue in chain:
             chosen = {a.name: a for a in residue if a.altloc in ("\0", "A", "1")}
@@ -112,7 +161,11 @@ def parse_entry(path: Path) -> dict | None:
             if name in AMINO_ACIDS and all(a is not None for a in backbone):
                 index = len(residues)
                 residues.append(
-                    (AMINO_ACIDS.index(name), [a.pos.tolist() for a in backbone if a], chain_index)
+                    (
+                        AMINO_ACIDS.index(name),
+                        [a.pos.tolist() for a in backbone if a],
+                        chain_index,
+                    )
                 )
             atoms += [
                 (a.pos.tolist(), a.element.atomic_number, a.b_iso, index, a.name)
@@ -152,49 +205,88 @@ def _sequences(block: gemmi.cif.Block, structure: gemmi.Structure) -> list[str]:
     if not found:
         for chain in structure[0]:
             letters = [gemmi.find_tabulated_residue(r.name) for r in chain.get_polymer()]
-            found.append("".join(i.one_letter_code.upper() for i in letters if i.is_amino_acid()))
+            found.append(
+                "".join(i.one_letter_code.upper() for i in letters if i.is_amino_acid())
+            )
     clean = ["".join(c if c in "ACDEFGHIKLMNPQRSTVWY" else "X" for c in s) for s in found]
     return sorted({s for s in clean if len(s) >= 10})
 
 
 def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:
-    """Parse ``folder/cif/*.cif.gz`` listed in ``folder/index.csv``; returns the entries kept."""
-    with (folder / "index.csv").open() as lines:
-        rows = [r for r in csv.DictReader(lines) if r["split"] in ("train", "val")]
+    """Parse ``folder/cif/*.cif.gz`` listed in ``folder/index.csv``; returns the entries kept.
+
+    Columns of the index: ``pdb_id``; ``split``, 'train' or 'val' (any other is left out);
+    ``dev_map_relative``, 'yes' or 'no'.
+
+    Raises
+    ------
+    StructuresError
+        If the index or a structure is missing, or nothing is left.
+    """
+    rows = _index(folder)
     paths = [folder / "cif" / f"{row['pdb_id']}.cif.gz" for row in rows]
     names: dict[str, int] = {}
     columns: dict[str, list[np.ndarray]] = {}
-    entries: list[dict] = []
+    entries: list[dict[str, Any]] = []
     n_atoms = n_residues = 0
-    with ProcessPoolExecutor(workers) as pool:
-        for row, parsed in zip(rows, pool.map(parse_entry, paths, chunksize=8), strict=True):
-            if parsed is None:
-                continue
-            codes = [names.setdefault(n, len(names)) for n in parsed.pop("atom_name")]
-            parsed["atom_name"] = np.minimum(codes, 255).astype(np.uint8)
-            sequences = parsed.pop("sequences")
-            for name, array in parsed.items():
-                columns.setdefault(name, []).append(array)
-            a, r = len(parsed["elements"]), len(parsed["residue_type"])
-            entries.append(
-                {
-                    "pdb_id": row["pdb_id"],
-                    "split": row["split"],
-                    "dev_map_relative": row["dev_map_relative"] == "yes",
-                    "atoms": [n_atoms, n_atoms + a],
-                    "residues": [n_residues, n_residues + r],
-                    "sequences": sequences,
-                }
-            )
-            n_atoms, n_residues = n_atoms + a, n_residues + r
+    for row, parsed in zip(rows, _parsed(paths, workers), strict=True):
+        if parsed is None:
+            continue
+        codes = [names.setdefault(n, len(names)) for n in parsed.pop("atom_name")]
+        parsed["atom_name"] = np.minimum(codes, 255).astype(np.uint8)
+        sequences = parsed.pop("sequences")
+        for name, array in parsed.items():
+            columns.setdefault(name, []).append(array)
+        a, r = len(parsed["elements"]), len(parsed["residue_type"])
+        entries.append(
+            {
+                "pdb_id": row["pdb_id"],
+                "split": row["split"],
+                "dev_map_relative": row["dev_map_relative"] == "yes",
+                "atoms": [n_atoms, n_atoms + a],
+                "residues": [n_residues, n_residues + r],
+                "sequences": sequences,
+            }
+        )
+        n_atoms, n_residues = n_atoms + a, n_residues + r
+    if not entries:
+        raise StructuresError(f"{folder}: no structure of at least {FEWEST_ATOMS} atoms")
     meta = json.dumps({"atom_names": list(names)[:255], "entries": entries})
     out.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-    np.savez(out, meta=np.array(meta), **arrays)
+    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
+    unfinished = out.with_name(out.name + ".part")
+    with unfinished.open("wb") as file:
+        np.savez(file, meta=np.array(meta), **arrays)
+    unfinished.replace(out)
     return len(entries)
 
 
-def iterate_entries(packed: PackedStructures, indices: list[int]) -> Iterator[Entry]:
-    """The chosen entries in order."""
-    for index in indices:
-        yield packed[index]
+def _parsed(paths: list[Path], workers: int) -> Iterator[dict[str, Any] | None]:
+    """Parsed files in order; no workers means this process."""
+    if workers == 0:
+        yield from map(parse_entry, paths)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(parse_entry, paths, chunksize=8)
+
+
+def _index(folder: Path) -> list[dict[str, str]]:
+    """Rows of the index that name a structure to pack."""
+    index, wanted = folder / "index.csv", {"pdb_id", "split", "dev_map_relative"}
+    if not index.is_file():
+        raise StructuresError(
+            f"{index}: no such file; it lists the structures of the folder, with columns "
+            f"{', '.join(sorted(wanted))}"
+        )
+    with index.open(encoding="utf-8", newline="") as lines:
+        table = csv.DictReader(lines)
+        if missing := wanted - set(table.fieldnames or ()):
+            raise StructuresError(f"{index}: has no column {', '.join(sorted(missing))}")
+        rows = [row for row in table if row["split"] in ("train", "val")]
+    paths = [folder / "cif" / f"{row['pdb_id']}.cif.gz" for row in rows]
+    if absent := [path for path in paths if not path.is_file()]:
+        raise StructuresError(
+            f"{absent[0]}: no such file (and {len(absent) - 1} more); "
+            "fetch the structures that index.csv lists, or take them off it"
+        )
+    return rows

@@ -99,7 +99,9 @@ class CompactCalpha(nn.Module):
         end = smooth.shape[-1] - inset
         smooth = smooth[:, :, inset:end, inset:end, inset:end]
         read = read + functional.conv3d(smooth, coarse, stride=step, dilation=c.dilation)
-        total = (fine.sum(dim=(1, 2, 3, 4)) + coarse.sum(dim=(1, 2, 3, 4))).reshape(1, -1, 1, 1, 1)
+        total = (fine.sum(dim=(1, 2, 3, 4)) + coarse.sum(dim=(1, 2, 3, 4))).reshape(
+            1, -1, 1, 1, 1
+        )
         x = (read - mean * total) / deviation + self.fine.bias.reshape(1, -1, 1, 1, 1)
         level = torch.cat((mean * MEAN_SCALE, deviation.log()), dim=1)
         return self._head(x.movedim(1, -1) + self.level(level.movedim(1, -1))).movedim(-1, 1)

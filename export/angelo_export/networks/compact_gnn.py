@@ -14,6 +14,7 @@ Layers start from what the C-alpha network predicted, and each has weights of it
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -33,7 +34,7 @@ from angelo_export.networks.blocks import (
     to_global,
     to_local,
 )
-from angelo_export.networks.gnn import LayerOutput, SHARED_TORSIONS, TORSIONS_PER_TYPE
+from angelo_export.networks.gnn import SHARED_TORSIONS, TORSIONS_PER_TYPE, LayerOutput
 
 #: N, CA, C in residue axes, Å: the runtime's ideal backbone (``angelo.frames``).
 IDEAL_ATOMS = ((-0.52286, 1.36209, 0.0), (0.0, 0.0, 0.0), (1.525, 0.0, 0.0))
@@ -112,6 +113,7 @@ class EdgeFeatures(nn.Module):
         self.ln = layer_norm(edge)
         self.mix = nn.Linear(edge, edge)
         self.out = layer_norm(edge)
+        self.ideal: Tensor
         self.register_buffer("ideal", torch.tensor(IDEAL_ATOMS), persistent=False)
 
     def forward(
@@ -124,7 +126,7 @@ class EdgeFeatures(nn.Module):
     ) -> Float[Tensor, "r k e"]:
         """One vector an edge, from the residue's side: it does not change when all turns."""
         r, k = neighbours.shape
-        ideal = self.ideal.to(positions.dtype).expand(r, 3, 3)
+        ideal = self.ideal.to(dtype=positions.dtype).expand(r, 3, 3)
         atoms = to_global(rotations, positions, ideal)
         other = atoms[neighbours]  # r k 3 3
         local = to_local(rotations, positions, other.reshape(r, -1, 3)).reshape(r, k, 9)
@@ -167,7 +169,8 @@ class FrameAttention(nn.Module):
         weights = torch.softmax(self.score(edges), dim=1)  # r k a
         values = self.value(features)[neighbours] + self.edge_value(edges)
         values = values.reshape(r, k, self.heads, -1)
-        return (weights[..., None] * values).sum(dim=1).reshape(r, self.hidden)
+        gathered: Tensor = (weights[..., None] * values).sum(dim=1)
+        return gathered.reshape(r, self.hidden)
 
 
 class CompactLayer(nn.Module):
@@ -188,7 +191,9 @@ class CompactLayer(nn.Module):
             config.sequence_head_width,
             null_key=True,
         )
-        self.spatial = SpatialIPA(hidden, hidden, config.heads, config.points, config.point_value)
+        self.spatial = SpatialIPA(
+            hidden, hidden, config.heads, config.points, config.point_value
+        )
         self.transition = Transition(hidden, depth)
         self.backbone = BackboneUpdate(
             hidden, start=((0, 0, 0),) * 3, start_deviation=0.02, depth=depth
@@ -246,6 +251,7 @@ class CompactGraph(nn.Module):
         self, embedding: Float[Tensor, "l e"]
     ) -> tuple[Float[Tensor, "n l a c"], Float[Tensor, "n l a c"]]:
         """Keys and values of every layer, needed once for a set of sequences."""
-        pairs = [layer.sequence.project_sequence(embedding) for layer in self.layers]
+        layers = cast(list[CompactLayer], list(self.layers))
+        pairs = [layer.sequence.project_sequence(embedding) for layer in layers]
         keys, values = zip(*pairs, strict=True)
         return torch.stack(keys), torch.stack(values)

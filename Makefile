@@ -16,8 +16,11 @@ TORCH ?= torch==2.13.0
 STRUCTURES ?= data/structures
 SEQUENCES ?= data/proteins.fasta.gz
 MAPS ?= data/maps
-PACKED ?= data/packed
+# The structures, packed: make train learns from them, make bench builds their val entries.
+PACKED_STRUCTURES ?= data/structures.npz
 RUNS ?= runs
+# Trained networks in git: training starts from them.
+WEIGHTS ?= training/weights
 BUNDLE ?= models/compact
 # Minutes of training for each network, and where it runs.
 MINUTES ?= 60
@@ -71,13 +74,25 @@ lint: $(WORKSPACE)
 	$(PY) -m mypy
 
 bench: $(WORKSPACE)
-	$(PY) -m angelo_training evaluate --bundle $(BUNDLE) --maps $(MAPS) --output benchmarks
+	$(PY) benchmarks/accuracy.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
+	$(PY) benchmarks/speed.py --bundle $(BUNDLE) --device $(DEVICE)
+	$(PY) benchmarks/report.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --runs $(RUNS)
 
-train: $(WORKSPACE)
-	$(PY) -m angelo_training pack $(STRUCTURES) $(SEQUENCES) --output $(PACKED)
-	$(PY) -m angelo_training c-alpha $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
-	$(PY) -m angelo_training language $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
-	$(PY) -m angelo_training gnn $(PACKED) --output $(RUNS) --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
+# Each network goes on from its checkpoint in RUNS, else starts from its file in WEIGHTS, else afresh.
+start_from = $(if $(wildcard $(WEIGHTS)/$(1).pt),--start-from $(WEIGHTS)/$(1).pt)
+TRAINING = --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
+
+$(PACKED_STRUCTURES): | $(WORKSPACE)
+	$(PY) -m angelo_training pack $(STRUCTURES) --out $@
+
+train: $(WORKSPACE) $(PACKED_STRUCTURES)
+	$(PY) -m angelo_training c-alpha --structures $(PACKED_STRUCTURES) --out $(RUNS)/c_alpha \
+	    $(TRAINING) $(call start_from,c_alpha)
+	$(PY) -m angelo_training language --sequences $(SEQUENCES) --out $(RUNS)/language \
+	    $(TRAINING) $(call start_from,language)
+	$(PY) -m angelo_training gnn --structures $(PACKED_STRUCTURES) --out $(RUNS)/gnn \
+	    --calpha-weights $(RUNS)/c_alpha/weights.pt --language-weights $(RUNS)/language/weights.pt \
+	    $(TRAINING) $(call start_from,gnn)
 
 bundle: $(WORKSPACE)
 	$(PY) -m angelo_export $(RUNS) --output $(BUNDLE)

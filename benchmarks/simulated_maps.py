@@ -114,7 +114,7 @@ def write_reference(
     model = gemmi.Model(1)
     residues: list[gemmi.Residue] = []
     number = 0
-    for r, kind in enumerate(entry.residue_type):
+    for r, kind in enumerate(entry.residue_type.tolist()):
         if r == 0 or entry.chain[r] != entry.chain[r - 1]:
             number = 0
         elif entry.follows[r - 1] != r:
@@ -135,7 +135,7 @@ def write_reference(
         residues[entry.atom_residue[a]].add_atom(atom)
     for rank, index in enumerate(dict.fromkeys(entry.chain.tolist())):
         chain = gemmi.Chain(chain_name(rank))
-        for r in np.flatnonzero(entry.chain == index):
+        for r in np.flatnonzero(entry.chain == index).tolist():
             chain.add_residue(residues[r])
         model.add_chain(chain)
     structure = gemmi.Structure()

@@ -138,6 +138,24 @@ def test_channels_are_weighted_means():
     np.testing.assert_allclose(found.probability, [(0.81 + 0.09) / 1.2], rtol=1e-6)
 
 
+def on_a_line(x, probability) -> VoxelPredictions:
+    """Votes for places on the x axis."""
+    positions = np.zeros((len(x), 3), np.float32)
+    positions[:, 0] = x
+    channels = np.zeros((len(x), 12), np.float32)
+    return VoxelPredictions(positions, np.float32(probability), channels, NAMES)
+
+
+def test_weight_counts_not_number():
+    found = find_calphas(on_a_line([0, 2, 2.01], [0.9, 0.35, 0.35]), VOTES)
+    np.testing.assert_array_equal(found.positions, [[0, 0, 0]])
+
+
+def test_a_suppressed_peak_takes_no_votes():
+    found = find_calphas(on_a_line([0, 0, 0, 1.2, 2], [0.8, 0.8, 0.8, 0.4, 0.7]), VOTES)
+    np.testing.assert_allclose(found.positions, [[1.2 * 0.4 / 2.8, 0, 0]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("settings", [VOTES, MERGE])
 def test_order_and_place_of_voxels_do_not_matter(settings):
     predictions = voxels_around(walk(60), noise=0.2)

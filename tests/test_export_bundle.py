@@ -163,7 +163,9 @@ def test_every_output_of_a_window_is_used(made):
 
 
 def test_same_weights_same_bytes(made, tmp_path):
-    again = write_compact_bundle(made.weights, made.settings, SPECTRUM, tmp_path, {"recall": 0.5})
+    again = write_compact_bundle(
+        made.weights, made.settings, SPECTRUM, tmp_path, {"recall": 0.5}
+    )
     assert again == made.manifest
 
 
@@ -239,7 +241,9 @@ def test_refinement_is_that_of_training(made, sequence, seed):
     with Networks(made.folder, threads=1) as networks:
         embedding = None
         if sequence is not None:
-            embedding = embed_sequence(sequence, bundle.language, networks.open("embedder.onnx"))
+            embedding = embed_sequence(
+                sequence, bundle.language, networks.open("embedder.onnx")
+            )
         rng = np.random.default_rng(0)
         found = refine(density, calphas, bundle, networks, embedding, rng)
 
@@ -295,7 +299,9 @@ def test_sequence_matters(made):
 
 def test_weights_that_do_not_fit_together(tmp_path):
     write_weights(tmp_path / "w", graph=replace(GRAPH, sequence=12))
-    with pytest.raises(BundleError, match="12 sequence channels of the graph network, wanted 8"):
+    with pytest.raises(
+        BundleError, match="12 sequence channels of the graph network, wanted 8"
+    ):
         load_networks(tmp_path / "w")
 
 

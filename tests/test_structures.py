@@ -3,6 +3,7 @@
 import gemmi
 import numpy as np
 import pytest
+from tiny_structures import EXAMPLE, N_RESIDUES, pack_tiny, write_folder, write_piece
 
 from angelo.residues import AMINO_ACIDS
 from angelo_training.structures import (
@@ -11,7 +12,6 @@ from angelo_training.structures import (
     pack_structures,
     parse_entry,
 )
-from tiny_structures import EXAMPLE, N_RESIDUES, pack_tiny, write_folder, write_piece
 
 
 @pytest.fixture(scope="module")

@@ -120,9 +120,12 @@ def test_stitched_outputs_are_those_of_the_whole_map(geometry, shape):
     assert found.names == ("one", "two")
 
 
-def test_overlaps_average_probabilities_and_weigh_channels():
+@pytest.mark.parametrize("axis_zyx", range(3))
+def test_overlaps_average_probabilities_and_weigh_channels(axis_zyx):
     settings = settings_for((8, 1, 0.0, 2, 2), channels=("one", "calpha"), batch=1)
-    density = random_map((4, 4, 6))
+    shape = [4, 4, 4]
+    shape[axis_zyx] = 6
+    density = random_map(tuple(shape))
     chances = iter([0.9, 0.3])
 
     def run(windows):
@@ -130,12 +133,14 @@ def test_overlaps_average_probabilities_and_weigh_channels():
         return np.stack([np.full_like(windows[:, 0], x) for x in (10 * p, logit(p))], axis=1)
 
     found = run_windows(density, settings, run, threshold=0.5)
-    by_x = {round(float((x - density.origin[0]) / density.voxel_size[0])): i
-            for i, x in enumerate(found.positions[:, 0])}  # fmt: skip
-    assert sorted(by_x) == [0, 1, 2, 3]  # 4 and 5 are seen by the second window alone
-    np.testing.assert_allclose(found.probability[by_x[0]], 0.9, rtol=1e-5)
-    np.testing.assert_allclose(found.probability[by_x[2]], 0.6, rtol=1e-5)
-    np.testing.assert_allclose(found.channels[by_x[2], 0], (9 * 0.9 + 3 * 0.3) / 1.2, rtol=1e-5)
+    place = ((found.positions - density.origin) / density.voxel_size)[:, 2 - axis_zyx]
+    plane = np.round(place).astype(int)
+    assert len(found) == 4 * 4 * 4  # planes 4 and 5 are seen by the second window alone
+    both = plane >= 2
+    assert set(plane[both]) == {2, 3}
+    np.testing.assert_allclose(found.probability, np.where(both, 0.6, 0.9), rtol=1e-5)
+    mean = (9 * 0.9 + 3 * 0.3) / 1.2
+    np.testing.assert_allclose(found.channels[:, 0], np.where(both, mean, 9), rtol=1e-5)
 
 
 def test_batches_do_not_matter_and_progress_is_told():

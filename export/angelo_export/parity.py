@@ -1,4 +1,4 @@
-"""The worst difference of a graph's outputs: torch against ONNX Runtime, one file against another.
+"""The worst difference of a graph's outputs: torch against a file, or file against file.
 
 Files run as in the runtime (``angelo.session``), on the CPU in single precision. That matters:
 with its default optimizers ONNX Runtime crashes where the axis of the sequence is empty.
@@ -19,7 +19,7 @@ Outputs = list[dict[str, np.ndarray]]
 
 @torch.no_grad()
 def torch_outputs(graph: TracedGraph) -> Outputs:
-    """What the torch module gives for every set of inputs."""
+    """Return what the torch module gives for every set of inputs."""
     outputs: Outputs = []
     for inputs in graph.inputs:
         values = graph.module.eval()(*inputs)
@@ -30,7 +30,7 @@ def torch_outputs(graph: TracedGraph) -> Outputs:
 
 
 def file_outputs(graph: TracedGraph, path: Path) -> Outputs:
-    """What the ONNX file gives for every set of inputs."""
+    """Return what the ONNX file gives for every set of inputs."""
     session = Graph(path, threads=1)
     return [
         session(**{n: v.numpy() for n, v in zip(graph.input_names, inputs, strict=True)})

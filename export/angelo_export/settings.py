@@ -34,7 +34,7 @@ class BundleSettings:
 
 
 def read_settings(path: Path) -> BundleSettings:
-    """Settings in a JSON file.
+    """Read settings from a JSON file.
 
     Raises
     ------

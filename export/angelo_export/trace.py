@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from angelo_export.networks.compact_c_alpha import CompactCalpha
-from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig, CompactLayer
+from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.language import LanguageModel
 
 #: ONNX operator set; ONNX Runtime has had all of it on CPU and CUDA for long.
@@ -74,7 +74,7 @@ class SequenceProjection(nn.Module):
 class LayerPorts(nn.Module):
     """A layer that returns plain tensors in the manifest's order."""
 
-    def __init__(self, layer: CompactLayer) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
@@ -142,7 +142,7 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
         lengths = [size[axis] for size in sizes if size[axis] > 0]
         return tuple((torch.randn(n, *shape, generator=generator),) for n in lengths)
 
-    by_residue, by_sequence = {0: "residues"}, {1: "sequence"}
+    by_residue, by_length, by_sequence = {0: "residues"}, {0: "sequence"}, {1: "sequence"}
     start = TracedGraph(
         "start.onnx",
         network.start,
@@ -157,7 +157,7 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
         rows(1, config.sequence),
         ("embedding",),
         ("keys", "values"),
-        {"embedding": {0: "sequence"}, "keys": by_sequence, "values": by_sequence},
+        {"embedding": by_length, "keys": by_sequence, "values": by_sequence},
     )
     heads = TracedGraph(
         "heads.onnx",
@@ -169,7 +169,7 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
     )
     layer_inputs = tuple(random_layer_inputs(config, *size, generator) for size in sizes)
     layer_axes = dict.fromkeys((*LAYER_INPUTS, *LAYER_OUTPUTS), by_residue)
-    layer_axes |= dict.fromkeys(("sequence_keys", "sequence_values"), {0: "sequence"})
+    layer_axes |= dict.fromkeys(("sequence_keys", "sequence_values"), by_length)
     layers = [
         TracedGraph(
             f"layer_{number:02}.onnx",
@@ -187,7 +187,7 @@ def trace_graph_network(network: CompactGraph, seed: int = 0) -> list[TracedGrap
 def random_layer_inputs(
     config: CompactGraphConfig, residues: int, length: int, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Inputs of a layer in the order of ``LAYER_INPUTS``, as wide as the runtime's."""
+    """Make inputs of a layer in the order of ``LAYER_INPUTS``, as wide as the runtime's."""
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -223,5 +223,17 @@ def write_graph(graph: TracedGraph, folder: Path) -> Path:
             opset_version=OPSET,
             dynamo=False,
         )
-    onnx.checker.check_model(onnx.load(path))
+    model = onnx.load(path)
+    _count_axes_from_the_front(model)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
     return path
+
+
+def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
+    """Make negative axes of Transpose positive: ONNX has none, torch writes them for movedim."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Transpose" and attribute.name == "perm":
+                rank = len(attribute.ints)
+                attribute.ints[:] = [axis % rank for axis in attribute.ints]

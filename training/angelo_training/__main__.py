@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import numpy as np
 import torch
 import typer
@@ -32,7 +31,7 @@ SPECTRUM = Path(__file__).with_name("spectrum.json")
 class OneLineErrors(typer.core.TyperGroup):
     """A group that turns bad input into one line on stderr and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)

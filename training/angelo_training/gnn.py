@@ -97,7 +97,8 @@ def embed_entry(
 ) -> Tensor:
     """Embeddings of an entry's sequences in random order, sometimes none of them."""
     order = np.arange(len(sequences)) if rng is None else rng.permutation(len(sequences))
-    chosen, total = [], 0
+    chosen: list[Tensor] = []
+    total = 0
     dropped = rng is not None and rng.random() < NO_SEQUENCE_RATE
     for index in () if dropped else order:
         total += len(sequences[index])

@@ -36,7 +36,7 @@ STEP = 2
 #: A point farther than this from every C-alpha is false, Å.
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
-POINTS = PointSettings("votes", threshold=0.25, radius=1.5, min_separation=2.4, min_support=0.4)
+POINTS = PointSettings("votes", threshold=0.15, radius=1.2, min_separation=1.8, min_support=0.25)
 #: Names of the compact network's output channels, in order.
 CHANNELS = (
     "calpha",
@@ -289,7 +289,7 @@ def _start_worker() -> None:
 def stream_graph_boxes(
     settings: GraphStreamSettings, first: int, *, workers: int = 1, ahead: int = 12
 ) -> Iterator[GraphBox | None]:
-    """Examples ``first``, ``first + 1``, ... without end; None for those with too few points."""
+    """Examples ``first``, ``first + 1``, ...; None for those with too few points."""
     return stream_numbered(
         partial(make_graph_box, settings),
         first,

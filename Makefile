@@ -26,6 +26,8 @@ BUNDLE ?= models/compact
 MINUTES ?= 60
 DEVICE ?= cpu
 SEED ?= 0
+# Processes that simulate maps while the network learns; more for a GPU.
+WORKERS ?= 1
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -87,15 +89,16 @@ $(PACKED_STRUCTURES): | $(WORKSPACE)
 
 train: $(WORKSPACE) $(PACKED_STRUCTURES)
 	$(PY) -m angelo_training c-alpha --structures $(PACKED_STRUCTURES) --out $(RUNS)/c_alpha \
-	    $(TRAINING) $(call start_from,c_alpha)
+	    $(TRAINING) --workers $(WORKERS) $(call start_from,c_alpha)
 	$(PY) -m angelo_training language --sequences $(SEQUENCES) --out $(RUNS)/language \
 	    $(TRAINING) $(call start_from,language)
 	$(PY) -m angelo_training gnn --structures $(PACKED_STRUCTURES) --out $(RUNS)/gnn \
 	    --calpha-weights $(RUNS)/c_alpha/weights.pt --language-weights $(RUNS)/language/weights.pt \
-	    $(TRAINING) $(call start_from,gnn)
+	    $(TRAINING) --workers $(WORKERS) $(call start_from,gnn)
 
 bundle: $(WORKSPACE)
-	$(PY) -m angelo_export $(RUNS) --output $(BUNDLE)
+	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(BUNDLE)/settings.json \
+	    --spectrum training/angelo_training/spectrum.json --out $(BUNDLE)
 
 clean:
 	rm -rf demo build dist .pytest_cache .ruff_cache .mypy_cache

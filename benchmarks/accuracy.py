@@ -7,6 +7,7 @@ stopped goes on with the maps that are missing, as long as bundle and code are t
 
 import json
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,8 @@ from angelo.job import BuildJob
 from angelo.run_folder import sha256_of_file
 from angelo_training.structures import PackedStructures
 
+#: Width of tables that go to a file, characters.
+LOG_WIDTH = 150
 #: Models that are judged, by the name that the row gives them.
 KINDS = ("raw", "pruned")
 #: Metrics of an empty model that are a plain zero; the other ones have no value.
@@ -253,7 +256,7 @@ def main(
     machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
 ) -> None:
     """Measure a bundle on simulated and real maps."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     cases: list[Case] = []
     if only != Part.simulated:
         if not maps.is_dir():

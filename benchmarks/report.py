@@ -221,11 +221,15 @@ def facts_text(bundle: Path) -> str:
     lines = [f"- {name}: {manifest[name]}" for name in ("name", "version", "licence")]
     lines += _bullets(manifest["made_by"])
     rows = [
-        [name, f"{record['bytes']:,}", f"{manifest['parity'].get(name, float('nan')):.1e}"]
+        [name, f"{record['bytes']:,}", _parity(manifest["parity"], name)]
         for name, record in manifest["files"].items()
     ]
     table = markdown_table(["file", "bytes", "worst difference from torch"], rows)
     return "\n".join(lines) + "\n\n" + table
+
+
+def _parity(parity: Mapping[str, float], file: str) -> str:
+    return f"{parity[file]:.1e}" if file in parity else "–"
 
 
 def _bullets(values: Mapping[str, Any], indent: str = "") -> list[str]:

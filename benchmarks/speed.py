@@ -1,5 +1,6 @@
 """Time and memory of a build: EMD-3488 as it is, and in larger boxes of empty space."""
 
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,9 @@ from rich.table import Table
 from angelo.density import read_map, write_map
 from angelo.job import BuildJob
 from angelo.types import Density
+
+#: Width of a table that goes to a file, characters.
+LOG_WIDTH = 150
 
 
 def padded(density: Density, side: int) -> Density:
@@ -92,7 +96,7 @@ def main(
         cost = (row["seconds"], row["cpu_seconds"], row["peak_memory_mib"])
         times = (row["stages"].get(stage, "") for stage in stages)
         table.add_row(row["name"], row["outcome"], *map(str, cost), *map(str, times))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def test_box_numbers_repeat(packed):
 
 
 def test_a_split_without_protein_is_refused(packed):
-    settings = StreamSettings(packed, SIDE, split="val", with_relatives=False)
-    with pytest.raises(StructuresError, match="no protein in its val split"):
+    settings = StreamSettings(packed, SIDE, split="test")
+    with pytest.raises(StructuresError, match="no protein in its test split"):
         make_numbered_box(settings, 0)
 
 

@@ -152,8 +152,8 @@ def test_weight_counts_not_number():
 
 
 def test_a_suppressed_peak_takes_no_votes():
-    found = find_calphas(on_a_line([0, 0, 0, 1.2, 2], [0.8, 0.8, 0.8, 0.4, 0.7]), VOTES)
-    np.testing.assert_allclose(found.positions, [[1.2 * 0.4 / 2.8, 0, 0]], rtol=1e-5)
+    found = find_calphas(on_a_line([0, 1.4, 2.3], [0.98, 0.32, 0.8]), VOTES)
+    np.testing.assert_allclose(found.positions, [[1.4 * 0.32 / 1.3, 0, 0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [VOTES, MERGE])

@@ -38,7 +38,7 @@ def test_an_entry_comes_back_as_it_was_parsed(packed, tmp_path):
     write_piece(tmp_path / "piece.cif.gz")
     parsed = parse_entry(tmp_path / "piece.cif.gz")
     for index, (name, split, is_relative) in enumerate(
-        [("pie1", "train", False), ("pie2", "val", True)]
+        [("pie1", "train", False), ("pie2", "val", False), ("pie3", "val", True)]
     ):
         entry = packed[index]
         assert (entry.pdb_id, entry.split, entry.dev_map_relative) == (name, split, is_relative)
@@ -73,8 +73,8 @@ def test_tiny_entries_are_left_out(tmp_path):
 
 def test_splits_are_selected_with_or_without_relatives(packed):
     assert packed.select("train") == [0]
-    assert packed.select("val") == [1]
-    assert packed.select("val", with_relatives=False) == []
+    assert packed.select("val") == [1, 2]
+    assert packed.select("val", with_relatives=False) == [1]
 
 
 def test_folders_that_cannot_be_packed_are_refused(tmp_path):

@@ -31,17 +31,18 @@ def write_piece(path: Path, *, skip: tuple[int, ...] = (), n: int = N_RESIDUES) 
 
 
 def write_folder(folder: Path) -> Path:
-    """A folder to pack: the same piece twice, once for each split."""
+    """A folder to pack: the same piece for each split, and once more as a relative."""
     (folder / "cif").mkdir(parents=True)
-    rows = ["pdb_id,split,dev_map_relative", "pie1,train,no", "pie2,val,yes", "none,test,no"]
-    (folder / "index.csv").write_text("\n".join(rows) + "\n")
-    for name in ("pie1", "pie2"):
+    rows = ["pie1,train,no", "pie2,val,no", "pie3,val,yes", "none,test,no"]
+    lines = ["pdb_id,split,dev_map_relative", *rows]
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    for name in ("pie1", "pie2", "pie3"):
         write_piece(folder / "cif" / f"{name}.cif.gz")
     return folder
 
 
 def pack_tiny(folder: Path) -> Path:
-    """A packed file of the two pieces."""
+    """A packed file of such a folder."""
     out = folder / "structures.npz"
     pack_structures(write_folder(folder / "structures"), out, workers=0)
     return out

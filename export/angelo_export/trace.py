@@ -231,7 +231,7 @@ def write_graph(graph: TracedGraph, folder: Path) -> Path:
 
 
 def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
-    """Make negative axes of Transpose positive: ONNX has none, torch writes them for movedim."""
+    """Make negative axes of Transpose positive: torch writes them, ONNX does not know them."""
     for node in model.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Transpose" and attribute.name == "perm":

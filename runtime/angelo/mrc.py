@@ -95,9 +95,7 @@ def _header(path: Path, content: bytes) -> Any:
     if 401 <= ispg <= 630 or (ispg == 0 and mz == 1 < sizes[2]):
         raise MapError(f"{path}: a stack of {sizes[2]} sections (ISPG {ispg}), not one map")
     if min(sizes) == 1:
-        raise MapError(
-            f"{path}: an image of {sizes[0]} x {sizes[1]} x {sizes[2]}, not a map"
-        )
+        raise MapError(f"{path}: an image of {sizes[0]} x {sizes[1]} x {sizes[2]}, not a map")
     angles = np.array([float(header.cellb[name]) for name in ("alpha", "beta", "gamma")])
     if angles.any() and not (np.abs(angles - 90) <= ANGLE_TOLERANCE).all():
         text = ", ".join(f"{angle:g}" for angle in angles)

@@ -36,7 +36,7 @@ class StreamSettings:
     """'train' or 'val'."""
     seed: int = 0
     """Box i of a seed is always the same."""
-    with_relatives: bool = True
+    with_relatives: bool = False
     """Keep entries homologous to the development maps."""
     protein_only: bool = False
     """Leave out entries without amino acids."""

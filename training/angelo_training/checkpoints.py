@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from angelo_export.weights import CheckpointError, Config, packed, unpacked, write_whole
+from angelo_export.weights import (
+    CheckpointError,
+    Config,
+    load_weights,
+    packed,
+    unpacked,
+    write_whole,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +112,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         If the file is missing or is not a checkpoint of ours.
     """
     return Checkpoint(**unpacked(path, {field.name for field in fields(Checkpoint)}))
+
+
+def start_from_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a weight file in place.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read or is of another network.
+    """
+    try:
+        model.load_state_dict(load_weights(path)[0])
+    except RuntimeError:
+        raise CheckpointError(
+            f"{path}: weights of another network, or of one of other sizes; "
+            "start from a file of this network, or from none"
+        ) from None

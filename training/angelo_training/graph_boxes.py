@@ -36,7 +36,9 @@ STEP = 2
 #: A point farther than this from every C-alpha is false, Å.
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
-POINTS = PointSettings("votes", threshold=0.15, radius=1.2, min_separation=1.8, min_support=0.25)
+POINTS = PointSettings(
+    "votes", threshold=0.15, radius=1.2, min_separation=1.8, min_support=0.25
+)
 #: Names of the compact network's output channels, in order.
 CHANNELS = (
     "calpha",

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from angelo_export.networks.language import LanguageConfig, LanguageModel
 from angelo_export.weights import CheckpointError, load_weights, save_weights
-from angelo_training.checkpoints import load_checkpoint, save_checkpoint
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint, start_from_weights
 from angelo_training.precision import autocast_for, torch_device
 from angelo_training.run_log import CurveLog
 from angelo_training.schedule import Budget, learning_rate
@@ -86,6 +86,8 @@ class LanguageTraining:
     """CPU threads; 0: torch's choice."""
     device: str = "cpu"
     """Torch device."""
+    start_from: Path | None = None
+    """Weight file to start from, where the folder has no checkpoint."""
 
     def __post_init__(self) -> None:
         _ = self.network  # refuses sizes that do not go together
@@ -98,7 +100,7 @@ class LanguageTraining:
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must share with the run it continues."""
         free = {"sequences", "out", "budget", "evaluate_every", "log_every"}
-        free |= {"threads", "device"}
+        free |= {"threads", "device", "start_from"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -241,6 +243,8 @@ class LanguageRun:
     def _resume(self) -> int:
         """Restore the run folder's checkpoint and return its step; 0 if it has none."""
         if not self.checkpoint.exists():
+            if self.config.start_from is not None:
+                start_from_weights(self.model, self.config.start_from)
             return 0
         saved = load_checkpoint(self.checkpoint)
         now = self.config.identity()
@@ -323,6 +327,7 @@ def language_command(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same run.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    start_from: Annotated[Path | None, typer.Option(help="Weight file to start from.")] = None,
 ) -> None:
     """Train the protein language model on masked residues."""
     try:
@@ -338,6 +343,7 @@ def language_command(
             seed=seed,
             threads=threads,
             device=device,
+            start_from=start_from,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

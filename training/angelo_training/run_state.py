@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from angelo_export.weights import CheckpointError, load_weights, save_weights
-from angelo_training.checkpoints import load_checkpoint, save_checkpoint
+from angelo_export.weights import save_weights
+from angelo_training.checkpoints import load_checkpoint, save_checkpoint, start_from_weights
 from angelo_training.schedule import Budget, MovingAverage, learning_rate
 
 #: Longest gradient, in its norm over all parameters, that a step follows in full.
@@ -53,13 +53,7 @@ class RunState:
         if self.checkpoint.exists():
             self._resume()
         elif start_from is not None:
-            try:
-                network.load_state_dict(load_weights(start_from)[0])
-            except RuntimeError:
-                raise CheckpointError(
-                    f"{start_from}: weights of another network, or of one of other sizes; "
-                    "start from a file of this network, or from none"
-                ) from None
+            start_from_weights(network, start_from)
             self.average = MovingAverage(network)
 
     @property

@@ -262,7 +262,7 @@ def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:
 
 
 def _parsed(paths: list[Path], workers: int) -> Iterator[dict[str, Any] | None]:
-    """Parsed files in order; no workers means this process."""
+    """Parse files in order; no workers means this process."""
     if workers == 0:
         yield from map(parse_entry, paths)
         return

@@ -1,7 +1,7 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench train bundle clean, described in docs/develop.md.
+# setup lint bench train weights bundle clean, described in docs/develop.md.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -37,7 +37,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench train bundle clean
+.PHONY: help setup demo test lint bench train weights bundle clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -95,6 +95,11 @@ train: $(WORKSPACE) $(PACKED_STRUCTURES)
 	$(PY) -m angelo_training gnn --structures $(PACKED_STRUCTURES) --out $(RUNS)/gnn \
 	    --calpha-weights $(RUNS)/c_alpha/weights.pt --language-weights $(RUNS)/language/weights.pt \
 	    $(TRAINING) --workers $(WORKERS) $(call start_from,gnn)
+
+# Keep what was trained: small weight files go to git, and the next training starts from them.
+weights:
+	@mkdir -p $(WEIGHTS)
+	for network in c_alpha language gnn; do cp $(RUNS)/$$network/weights.pt $(WEIGHTS)/$$network.pt; done
 
 bundle: $(WORKSPACE)
 	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(BUNDLE)/settings.json \

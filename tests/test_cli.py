@@ -270,7 +270,7 @@ def test_doctor_exit_code(tmp_path, monkeypatch):
     monkeypatch.setattr("angelo.bundle.bundle_folders", lambda: (tmp_path / "models",))
     result = angelo("doctor")
     assert result.exit_code == 0
-    assert 'pip install "angelo[gpu]"' in result.output
+    assert "pip install './runtime[gpu]'" in result.output
     (tmp_path / "models" / "tiny" / "heads.onnx").unlink()
     result = angelo("doctor")
     assert result.exit_code == 2

@@ -224,16 +224,6 @@ def write_graph(graph: TracedGraph, folder: Path) -> Path:
             dynamo=False,
         )
     model = onnx.load(path)
-    _count_axes_from_the_front(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
-
-
-def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
-    """Make negative axes of Transpose positive: torch writes them, ONNX does not know them."""
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Transpose" and attribute.name == "perm":
-                rank = len(attribute.ints)
-                attribute.ints[:] = [axis % rank for axis in attribute.ints]

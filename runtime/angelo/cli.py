@@ -94,7 +94,7 @@ def build(
     voxel_size: Annotated[
         float | None, typer.Option(help="Å; replaces the voxel size of the map's header.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")

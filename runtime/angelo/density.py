@@ -215,9 +215,10 @@ def _chunks(n_rows: int, row_values: int) -> Iterator[slice]:
 
 
 def _check_same_grid(reference: Density, other: Density, what: str) -> None:
+    remedy = "resample it on the grid of the map"
     if reference.values_zyx.shape != other.values_zyx.shape:
         sizes = (" x ".join(map(str, d.values_zyx.shape[::-1])) for d in (other, reference))
-        raise MapError("{} has {} voxels, the map {}".format(what, *sizes))
+        raise MapError("{} has {} voxels, the map {}; {}".format(what, *sizes, remedy))
     n_xyz = np.array(reference.values_zyx.shape[::-1])
     stretch = np.abs(other.voxel_size - reference.voxel_size) * n_xyz
     shift = np.abs(other.origin - reference.origin)
@@ -227,4 +228,6 @@ def _check_same_grid(reference: Density, other: Density, what: str) -> None:
     ):
         if (off > GRID_TOLERANCE * reference.voxel_size).any():
             theirs, ours = (", ".join(f"{x:.4g}" for x in vector) for vector in pair)
-            raise MapError(f"{what} has {name} ({theirs}) {unit}, the map ({ours}) {unit}")
+            raise MapError(
+                f"{what} has {name} ({theirs}) {unit}, the map ({ours}) {unit}; {remedy}"
+            )

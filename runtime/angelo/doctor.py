@@ -64,7 +64,7 @@ def _devices() -> Check:
     device = find_devices("auto")[0]
     if device.kind == "cuda":
         return Check("GPU", f"{device} works")
-    fix = 'for a GPU: pip install "angelo[gpu]" and an NVIDIA driver'
+    fix = f"for a GPU: an NVIDIA driver and {GPU_INSTALL}"
     return Check("GPU", "none that works; runs go to the processor", fix, is_fatal=False)
 
 

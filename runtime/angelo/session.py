@@ -129,7 +129,7 @@ def _trouble(device: Device) -> str | None:
     if CUDA not in ort.get_available_providers():
         return (
             f"device {device} needs {CUDA}, which this build of ONNX Runtime lacks; "
-            f'install the GPU build (pip install "angelo[gpu]"), {remedy}'
+            f"install the GPU build ({GPU_INSTALL}), {remedy}"
         )
     remedy = f"check the driver and the number of the GPU with nvidia-smi, {remedy}"
     try:

@@ -104,7 +104,9 @@ class CompactCalpha(nn.Module):
         )
         x = (read - mean * total) / deviation + self.fine.bias.reshape(1, -1, 1, 1, 1)
         level = torch.cat((mean * MEAN_SCALE, deviation.log()), dim=1)
-        return self._head(x.movedim(1, -1) + self.level(level.movedim(1, -1))).movedim(-1, 1)
+        rows = x.permute(0, 2, 3, 4, 1) + self.level(level.permute(0, 2, 3, 4, 1))
+        # Not movedim: the exporter writes its negative axes, which ONNX does not know.
+        return self._head(rows).permute(0, 4, 1, 2, 3)
 
     def _head(self, x: Float[Tensor, "*v h"]) -> Float[Tensor, "*v k"]:
         for block in self.blocks:

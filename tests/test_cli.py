@@ -79,6 +79,13 @@ def test_map_and_fasta_alone_are_a_build(here, inputs):
     assert "c-alphas: " in result.stderr  # no terminal: a line for each stage
 
 
+def test_a_negative_seed_is_a_usage_error(here, inputs):
+    result = angelo(*inputs[:2], "--seed", "-1")
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
+    assert not list(here.iterdir())
+
+
 def test_a_mistyped_command_is_not_taken_for_a_map():
     result = angelo("biuld", "x")
     assert result.exit_code == 2

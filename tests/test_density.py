@@ -331,7 +331,7 @@ def test_masks_that_are_no_masks(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "voxel", "origin", "message"),
     [
-        ((24, 25, 27), 1.0, 0.0, "the mask has 27 x 25 x 24 voxels, the map 26 x 25 x 24"),
+        ((24, 25, 27), 1.0, 0.0, "the mask has 27 x 25 x 24 voxels, the map 26 x 25 x 24; "),
         ((24, 25, 26), 1.1, 0.0, r"voxels of \(1\.1, 1\.1, 1\.1\) Å, the map \(1, 1, 1\) Å"),
         ((24, 25, 26), 1.0, 5.0, r"its origin at \(5, 5, 5\) Å, the map \(0, 0, 0\) Å"),
     ],

@@ -7,6 +7,7 @@ from tiny_structures import EXAMPLE, N_RESIDUES, pack_tiny, write_folder, write_
 
 from angelo.residues import AMINO_ACIDS
 from angelo_training.structures import (
+    COORDINATE_STEP,
     PackedStructures,
     StructuresError,
     pack_structures,
@@ -42,8 +43,12 @@ def test_an_entry_comes_back_as_it_was_parsed(packed, tmp_path):
     ):
         entry = packed[index]
         assert (entry.pdb_id, entry.split, entry.dev_map_relative) == (name, split, is_relative)
-        for column in ("positions", "elements", "b_factors", "backbone", "follows", "chain"):
+        for column in ("elements", "b_factors", "follows", "chain"):
             np.testing.assert_array_equal(getattr(entry, column), parsed[column])
+        middle = (parsed["positions"].max(0) + parsed["positions"].min(0)) / 2
+        for column in ("positions", "backbone"):
+            packed_error = getattr(entry, column) - (parsed[column] - middle)
+            assert np.abs(packed_error).max() < 0.51 * COORDINATE_STEP
         assert [packed.atom_names[i] for i in entry.atom_name] == parsed["atom_name"]
         assert entry.sequences == tuple(parsed["sequences"])
 

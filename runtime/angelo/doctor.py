@@ -10,7 +10,7 @@ from pathlib import Path
 from angelo.bundle import list_bundles, load_bundle
 from angelo.errors import BundleError
 from angelo.processors import usable_cpus
-from angelo.session import find_devices, library_version
+from angelo.session import GPU_INSTALL, find_devices, library_version
 
 #: Oldest Python that the program runs on.
 OLDEST_PYTHON = (3, 11)

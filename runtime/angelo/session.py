@@ -32,6 +32,8 @@ NUMPY_TYPES = {
     "tensor(bool)": np.bool_,
 }
 CUDA = "CUDAExecutionProvider"
+#: How to get the GPU build, from a clone: "angelo" on PyPI is another project.
+GPU_INSTALL = "pip install './runtime[gpu]'"
 #: What ONNX Runtime raises; its classes share no base but Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,

@@ -34,6 +34,8 @@ COUNTS_AS = {
 }
 #: Longest C-N distance that is still a peptide bond, Å.
 LONGEST_PEPTIDE_BOND = 1.7
+#: Coordinates are packed as multiples of this from the entry's middle, in 16 bits, Å.
+COORDINATE_STEP = 0.01
 #: Smaller entries teach nothing.
 FEWEST_ATOMS = 200
 
@@ -53,7 +55,8 @@ class Entry:
     dev_map_relative: bool
     """Homologous to one of the development maps."""
     positions: Float32[np.ndarray, "a 3"]
-    """Every atom but hydrogens, Å (ligands and nucleic acid included, waters not)."""
+    """Every atom but hydrogens, Å from the entry's middle (ligands and nucleic acid included,
+    waters not)."""
     elements: UInt8[np.ndarray, " a"]
     """Atomic numbers."""
     b_factors: Float32[np.ndarray, " a"]
@@ -120,6 +123,8 @@ class PackedStructures:
             for name, array in self._arrays.items()
         }
         part["b_factors"] = part["b_factors"].astype(np.float32)
+        for name in COORDINATE_ARRAYS:
+            part[name] = part[name] * np.float32(COORDINATE_STEP)
         return Entry(
             pdb_id=entry["pdb_id"],
             split=entry["split"],
@@ -130,6 +135,7 @@ class PackedStructures:
 
 
 RESIDUE_ARRAYS = ("residue_type", "backbone", "follows", "chain")
+COORDINATE_ARRAYS = ("positions", "backbone")
 
 
 def parse_entry(path: Path) -> dict[str, Any] | None:
@@ -235,6 +241,7 @@ def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:
         codes = [names.setdefault(n, len(names)) for n in parsed.pop("atom_name")]
         parsed["atom_name"] = np.minimum(codes, 255).astype(np.uint8)
         sequences = parsed.pop("sequences")
+        parsed |= _quantised(parsed, row["pdb_id"])
         for name, array in parsed.items():
             columns.setdefault(name, []).append(array)
         a, r = len(parsed["elements"]), len(parsed["residue_type"])
@@ -256,9 +263,18 @@ def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
     unfinished = out.with_name(out.name + ".part")
     with unfinished.open("wb") as file:
-        np.savez(file, meta=np.array(meta), **arrays)
+        np.savez_compressed(file, meta=np.array(meta), **arrays)
     unfinished.replace(out)
     return len(entries)
+
+
+def _quantised(parsed: dict[str, Any], pdb_id: str) -> dict[str, np.ndarray]:
+    """Coordinates as 16-bit multiples of ``COORDINATE_STEP`` from the middle of the entry."""
+    middle = (parsed["positions"].max(0) + parsed["positions"].min(0)) / 2
+    steps = {n: np.rint((parsed[n] - middle) / COORDINATE_STEP) for n in COORDINATE_ARRAYS}
+    if np.abs(steps["positions"]).max() > np.iinfo(np.int16).max:
+        raise StructuresError(f"{pdb_id}: wider than 655 Å; take it off index.csv")
+    return {name: array.astype(np.int16) for name, array in steps.items()}
 
 
 def _parsed(paths: list[Path], workers: int) -> Iterator[dict[str, Any] | None]:

@@ -1,6 +1,6 @@
 """The README's picture: the example map with the built and the deposited model.
 
-    pip install matplotlib && python benchmarks/picture.py MAP BUILT DEPOSITED docs/picture.png
+pip install matplotlib && python benchmarks/picture.py MAP BUILT DEPOSITED docs/picture.png
 """
 
 import sys

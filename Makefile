@@ -44,13 +44,13 @@ help:
 
 $(RUNTIME): runtime/pyproject.toml runtime/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "angelo needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
-	@echo "installing angelo into $(VENV)"
+	@echo "installing angelo into $(VENV) (a minute or two)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable ./runtime
 	@touch $@
 
 $(WORKSPACE): $(RUNTIME) pyproject.toml export/pyproject.toml training/pyproject.toml
-	@echo "installing torch, angelo-export, angelo-training and the test tools into $(VENV)"
+	@echo "installing torch, angelo-export, angelo-training and the test tools into $(VENV) (a few minutes)"
 	@$(PIP) install 'pip>=25.1' # has --group
 	@$(PIP) install $(TORCH)
 	@$(PIP) install --editable ./runtime --editable ./export --editable ./training --group dev

@@ -47,7 +47,7 @@ class BundleListing:
         """Name, version, licence, size in MB, accuracy (or the error) for a table."""
         if self.error is not None:
             return (self.name, "", "", "", self.error)
-        accuracy = json.dumps(self.accuracy) if self.accuracy else "not measured"
+        accuracy = _headline(self.accuracy) if self.accuracy else "not measured"
         return (self.name, self.version, self.licence, f"{self.n_bytes / 1e6:.1f}", accuracy)
 
     def __str__(self) -> str:
@@ -55,6 +55,18 @@ class BundleListing:
             return f"{self.name} (unusable): {self.error}"
         size = f"{self.n_bytes / 1e6:.1f} MB"
         return f"{self.name} {self.version} ({self.licence}, {size}) in {self.folder}"
+
+
+def _headline(accuracy: Mapping[str, Any]) -> str:
+    """Sequence recall of the pruned model in each group of maps; else all there is."""
+    recalls = {}
+    for group, part in accuracy.items():
+        pruned = part.get("pruned") if isinstance(part, Mapping) else None
+        if isinstance(pruned, Mapping) and pruned.get("sequence_recall") is not None:
+            recalls[group] = f"{group} {pruned['sequence_recall']:.0f} %"
+    if not recalls:
+        return json.dumps(accuracy)
+    return "sequence recall: " + ", ".join(recalls.values())
 
 
 def find_bundle(name_or_folder: str | Path) -> Path:

@@ -199,10 +199,7 @@ def bundles(
 
         table = Table("name", "version", "licence", "MB", "measured accuracy")
         for found in list_bundles():
-            accuracy = found.error or json.dumps(found.accuracy or {})
-            megabytes = f"{found.n_bytes / 1e6:.1f}"
-            row = (found.name, found.version, found.licence, megabytes, accuracy)
-            table.add_row(*map(escape, row))
+            table.add_row(*map(escape, found.row))
         Console().print(table)
 
 

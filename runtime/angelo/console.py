@@ -101,4 +101,6 @@ def summary_panel(result: "BuildResult") -> Panel:
     for name, value in rows:
         table.add_row(name, Text(value, overflow="fold"))
     title = "done already; --overwrite does it again" if result.was_done else "done"
+    if found.get("matched_residues") == 0:
+        title += ", but nothing built matches a sequence"
     return Panel(table, title=title, expand=False)

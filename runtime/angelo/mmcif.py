@@ -1,5 +1,6 @@
 """Models as mmCIF, through gemmi: entities, numbering, confidence, software, citation."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,5 +282,6 @@ def _loop(
 
 
 def _quoted(text: str) -> str:
-    """Quote where CIF needs it; CIF 1.1 is ASCII, other letters become question marks."""
-    return gemmi.cif.quote(text.encode("ascii", "replace").decode())
+    """Quote where CIF needs it; CIF 1.1 is ASCII: accents go, other letters become "?"."""
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return gemmi.cif.quote("".join(letters).encode("ascii", "replace").decode())

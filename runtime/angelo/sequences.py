@@ -95,7 +95,8 @@ def _read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SequenceError(
-            f"{path}: not a text file (byte {error.start + 1}); give sequences as FASTA text"
+            f"{path}: not a text file (byte {error.start + 1}); "
+            "give sequences as FASTA text, after the map (angelo MAP FASTA)"
         ) from None
 
 

@@ -16,7 +16,11 @@ from torch import nn
 from angelo.bundle import load_bundle
 from angelo.errors import BundleError
 from angelo.residues import AMINO_ACIDS
-from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.networks.compact_c_alpha import (
+    CHANNELS,
+    CompactCalpha,
+    CompactCalphaConfig,
+)
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
 from angelo_export.parity import file_outputs, torch_outputs, worst_differences
@@ -45,12 +49,6 @@ STORAGE_LIMIT = 1e-2
 MAX_LENGTH, OVERLAP = 1022, 256
 #: Weight files in a folder.
 WEIGHT_FILES = ("c_alpha.pt", "language.pt", "gnn.pt")
-#: Names of the compact C-alpha network's channels, in order.
-CHANNELS = (
-    "calpha",
-    *(f"{what}_{axis}" for what in ("offset", "n", "c") for axis in "xyz"),
-    *(f"aa_{name}" for name in AMINO_ACIDS),
-)
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -18,7 +18,11 @@ from angelo.frames import random_rotations, rotation_from_backbone
 from angelo.residues import AMINO_ACIDS, residues_of
 from angelo.types import Calphas, Density
 from angelo.windows import VoxelPredictions
-from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.networks.compact_c_alpha import (
+    CHANNELS,
+    CompactCalpha,
+    CompactCalphaConfig,
+)
 from angelo_export.weights import load_weights
 from angelo_training.box_stream import (
     StreamSettings,
@@ -38,12 +42,6 @@ MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
 POINTS = PointSettings(
     "votes", threshold=0.15, radius=1.2, min_separation=1.8, min_support=0.25
-)
-#: Names of the compact network's output channels, in order.
-CHANNELS = (
-    "calpha",
-    *(f"{what}_{axis}" for what in ("offset", "n", "c") for axis in "xyz"),
-    *(f"aa_{name}" for name in AMINO_ACIDS),
 )
 #: Boxes with fewer points teach nothing.
 FEWEST_POINTS = 8

@@ -14,10 +14,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from angelo.residues import AMINO_ACIDS
+
 #: Added to a patch's deviation, so that empty density is not blown up (maps have contrast 1).
 DEVIATION_FLOOR = 0.02
 #: Scale of the patch mean as a feature.
 MEAN_SCALE = 3.0
+
+#: Meaning of the output channels, in order: logit, then vectors in map axes (Å), then logits.
+CHANNELS = (
+    "calpha",
+    *(f"{what}_{axis}" for what in ("offset", "n", "c") for axis in "xyz"),
+    *(f"aa_{name}" for name in AMINO_ACIDS),
+)
 
 
 @dataclass(frozen=True, slots=True)

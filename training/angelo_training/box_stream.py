@@ -113,7 +113,7 @@ def stream_numbered(
     workers
         Processes that make examples ahead of their use; 0: this process, on demand.
     ahead
-        How many examples are in the making or ready.
+        How many examples are in the making or ready; at least two for each worker.
     start_worker
         Called once in each worker process.
     """
@@ -126,7 +126,7 @@ def stream_numbered(
         waiting: deque[Future[T]] = deque()
         for number in count(first):
             waiting.append(pool.submit(make, number))
-            if len(waiting) >= ahead:
+            if len(waiting) >= max(ahead, 2 * workers):
                 yield waiting.popleft().result()
     finally:  # whoever stops early does not wait for examples that nobody will see
         pool.shutdown(cancel_futures=True)

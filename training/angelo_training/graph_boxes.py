@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -286,14 +287,20 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
+def _make_pair(settings: GraphStreamSettings, number: int) -> list[GraphBox | None]:
+    """Examples 2 n and 2 n + 1, which share a box, made in one process."""
+    return [make_graph_box(settings, 2 * number + k) for k in range(2)]
+
+
 def stream_graph_boxes(
     settings: GraphStreamSettings, first: int, *, workers: int = 1, ahead: int = 12
 ) -> Iterator[GraphBox | None]:
-    """Examples ``first``, ``first + 1``, ...; None for those with too few points."""
-    return stream_numbered(
-        partial(make_graph_box, settings),
-        first,
+    """Examples ``first``, ``first + 1``, ... without end; None where points are too few."""
+    pairs = stream_numbered(
+        partial(_make_pair, settings),
+        first // 2,
         workers=workers,
-        ahead=ahead,
+        ahead=ahead // 2,
         start_worker=_start_worker,
     )
+    return islice(chain.from_iterable(pairs), first % 2, None)

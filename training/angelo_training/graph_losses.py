@@ -31,6 +31,8 @@ WEIGHTS = {
     "torsion": 0.4,
     "atoms": 0.4,
 }
+#: Weight of how far predicted (sin, cos) pairs are from length 1, within the torsion term.
+STRAY_WEIGHT = 0.02
 #: Errors beyond this pull no harder, Å.
 FAR = 3.0
 #: Predicted error that false points should get, Å.
@@ -158,21 +160,32 @@ def layer_losses(
     }
 
 
-def torsion_losses(
-    torsions: Tensor, last: LayerOutput, frames: BackboneFrames, truth: Truth
-) -> dict[str, Tensor]:
-    """Torsions of the true type against the truth, and the atoms they place."""
-    device = torsions.device
+def unit_torsions(torsions: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+    """Torsions of the true type, as unit pairs (r, 8, 2), and the lengths they had."""
     selected = pick_torsions(torsions, truth.kinds, len(AMINO_ACIDS))
     length = selected.square().sum(-1).add(1e-6).sqrt()
-    unit = selected / length[..., None]
-    periodic = torch.from_numpy(pi_periodic_torsions(AMINO_ACIDS)).to(device)[truth.kinds]
+    return selected / length[..., None], length
+
+
+def torsion_loss(torsions: Tensor, truth: Truth) -> Tensor:
+    """Torsions of the true type against the truth; symmetric ones may be off by half a turn."""
+    unit, length = unit_torsions(torsions, truth)
+    periodic = torch.from_numpy(pi_periodic_torsions(AMINO_ACIDS)).to(unit.device)[truth.kinds]
     straight = (unit - truth.torsions).square().sum(-1)
     flipped = (unit + truth.torsions).square().sum(-1)
     error = torch.where(periodic, torch.minimum(straight, flipped), straight)
     known = truth.has_torsion
-    torsion = (error * known).sum() / known.sum().clamp(min=1)
-    stray = ((length - 1).abs() * known).sum() / known.sum().clamp(min=1)
+    count = known.sum().clamp(min=1)
+    stray = ((length - 1).abs() * known).sum() / count
+    return (error * known).sum() / count + STRAY_WEIGHT * stray
+
+
+def atom_loss(
+    torsions: Tensor, last: LayerOutput, frames: BackboneFrames, truth: Truth
+) -> Tensor:
+    """Distance of all atoms, Å, as the last layer's places and torsions put them."""
+    device = torsions.device
+    unit, _ = unit_torsions(torsions, truth)
     # Through the last layer's places, so that side chains pull on their frames as well.
     rotation = torch.from_numpy(frames.rotation).to(device)
     ca = torch.from_numpy(frames.ca).to(device)
@@ -181,10 +194,7 @@ def torsion_losses(
     axes = rotation @ rotations_from_backbone(local)
     origin = (rotation @ local[:, 1, :, None])[..., 0] + ca
     predicted = place_atoms(axes, origin, unit, truth.kinds)
-    return {
-        "torsion": torsion + 0.02 * stray,
-        "atoms": atom_error(predicted, truth.atoms, truth.has_atom, truth.kinds),
-    }
+    return atom_error(predicted, truth.atoms, truth.has_atom, truth.kinds)
 
 
 def box_losses(
@@ -202,13 +212,17 @@ def box_losses(
     outputs: list[tuple[LayerOutput, BackboneFrames, dict[str, Tensor]]] = []
 
     def after(output: LayerOutput, frames: BackboneFrames, neighbours: np.ndarray) -> None:
-        outputs.append((output, frames, layer_losses(output, frames, neighbours, truth)))
+        terms = layer_losses(output, frames, neighbours, truth)
+        with autocast_for(torch.device(device)):
+            torsions = network.torsions(output.features)
+        terms["torsion"] = torsion_loss(torsions.float(), truth)
+        outputs.append((output, frames, terms))
         if and_after is not None:
             and_after(output, frames, neighbours)
 
     torsions, frames = run_layers(network, box, embedding, device, after)
     last, before_last, terms = outputs[-1]
-    terms |= torsion_losses(torsions, last, before_last, truth)
+    terms["atoms"] = atom_loss(torsions, last, before_last, truth)
     weights = np.linspace(0.5, 1.0, len(outputs))
     total = torch.zeros((), device=device)
     for weight, (_, _, layer_terms) in zip(weights, outputs, strict=True):

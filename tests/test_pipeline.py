@@ -12,9 +12,9 @@ from tiny_bundle import RESIDUE_TYPES, write_tiny_bundle
 from tiny_map import CALPHAS, ORIGIN, SEQUENCE, SHAPE_ZYX, write_tiny_inputs, write_volume
 
 from angelo import pipeline
-from angelo.density import read_map
+from angelo.density import read_map, write_map
 from angelo.errors import NothingBuiltError, OutputError
-from angelo.job import BuildJob
+from angelo.job import BuildJob, read_inputs
 from angelo.pipeline import build_model
 from angelo.residues import NAME_FROM_CODE
 from angelo.session import CPU
@@ -209,6 +209,18 @@ def test_map_smaller_than_a_window(job, tmp_path):
     inside = inside[((inside > ORIGIN) & (inside < ORIGIN + np.array([13, 11, 11]))).all(1)]
     assert len(inside) > 1
     assert cKDTree(found).query(inside)[0].max() < 0.5
+
+
+def test_two_halves_give_what_their_mean_gives(job, tmp_path):
+    whole = read_map(job.map_path)
+    noise = np.random.default_rng(3).normal(size=whole.values_zyx.shape).astype(np.float32)
+    paths = [tmp_path / "half_1.mrc", tmp_path / "half_2.mrc"]
+    for path, sign in zip(paths, (1, -1), strict=True):
+        write_map(path, replace(whole, values_zyx=whole.values_zyx + np.float32(sign) * noise))
+    mean = read_inputs(replace(job, map_path=paths[0], half_map_path=paths[1])).density
+    np.testing.assert_allclose(mean.values_zyx, whole.values_zyx, atol=1e-6)
+    one = read_inputs(replace(job, map_path=paths[0])).density
+    assert np.abs(one.values_zyx - whole.values_zyx).max() > 1
 
 
 def test_mask_leaves_out_what_it_covers(job, tmp_path):

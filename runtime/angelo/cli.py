@@ -91,6 +91,10 @@ def build(
     mask: Annotated[
         Path | None, typer.Option(help="Mask of the molecule, 0 to 1, on the grid of MAP.")
     ] = None,
+    half_map: Annotated[
+        Path | None,
+        typer.Option(help="The other half-map, where MAP is one: their mean is used."),
+    ] = None,
     voxel_size: Annotated[
         float | None, typer.Option(help="Å; replaces the voxel size of the map's header.")
     ] = None,
@@ -120,6 +124,7 @@ def build(
             bundle=bundle,
             device=device,
             mask_path=mask,
+            half_map_path=half_map,
             voxel_size=voxel_size,
             seed=seed,
             threads=threads,

@@ -6,7 +6,7 @@ from typing import Any
 
 from angelo import __version__
 from angelo.bundle import MANIFEST, find_bundle, load_bundle
-from angelo.density import apply_mask, read_map, read_mask
+from angelo.density import apply_mask, average_half_maps, read_map, read_mask
 from angelo.manifest import Bundle
 from angelo.run_folder import sha256_of_file
 from angelo.sequences import read_fasta
@@ -30,6 +30,8 @@ class BuildJob:
     """See ``angelo.session.find_devices``."""
     mask_path: Path | None = None
     """Solvent mask on the grid of the map, 0 to 1."""
+    half_map_path: Path | None = None
+    """The other half-map, where ``map_path`` is one; their mean is built into."""
     voxel_size: float | None = None
     """Replaces that of the map's header, Å."""
     seed: int = 0
@@ -70,12 +72,15 @@ def read_inputs(job: BuildJob) -> Inputs:
     bundle = load_bundle(find_bundle(job.bundle))
     records, notes = read_fasta(job.fasta_path) if job.fasta_path else ((), ())
     density = read_map(job.map_path, job.voxel_size)
+    if job.half_map_path is not None:
+        density = average_half_maps(density, read_map(job.half_map_path, job.voxel_size))
     if job.mask_path is not None:
         density = apply_mask(density, read_mask(job.mask_path, job.voxel_size))
     facts = {
         "angelo": __version__,
         "map_sha256": sha256_of_file(job.map_path),
         "fasta_sha256": sha256_of_file(job.fasta_path) if job.fasta_path else None,
+        "half_map_sha256": sha256_of_file(job.half_map_path) if job.half_map_path else None,
         "mask_sha256": sha256_of_file(job.mask_path) if job.mask_path else None,
         "bundle_sha256": sha256_of_file(bundle.folder / MANIFEST),
         "voxel_size": job.voxel_size,
@@ -90,6 +95,7 @@ def describe_inputs(job: BuildJob, inputs: Inputs) -> dict[str, Any]:
         "inputs": inputs.facts,
         "map": str(job.map_path.resolve()),
         "fasta": str(job.fasta_path.resolve()) if job.fasta_path else None,
+        "half_map": str(job.half_map_path.resolve()) if job.half_map_path else None,
         "mask": str(job.mask_path.resolve()) if job.mask_path else None,
         "bundle": {
             "name": inputs.bundle.name,

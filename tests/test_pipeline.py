@@ -93,6 +93,7 @@ def test_files_of_a_run(job, right_types):
         "chains.csv",
         "out.cif",
         "out.cxc",
+        "out.html",
         "out_raw.cif",
         "residues.csv",
         "run.json",
@@ -119,7 +120,7 @@ def test_two_runs_give_the_same_bytes(job, right_types, tmp_path):
     build_model(replace(job, out=tmp_path / "b" / "out"))
     first, second = results_of(tmp_path / "a"), results_of(tmp_path / "b")
     assert first == second
-    assert len(first) == 9
+    assert len(first) == 10
 
 
 @pytest.mark.parametrize("stage", ["run_windows", "refine", "trace_chains", "write_results"])

@@ -2,12 +2,14 @@
 
 import csv
 import io
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from angelo.prune import AssignmentReport, SequenceCoverage
 from angelo.report.chimerax import chimerax_script
+from angelo.report.page import confidence_colour, html_report
 from angelo.report.tables import (
     chains_csv,
     csv_text,
@@ -127,3 +129,51 @@ def test_script_quotes_paths(tmp_path):
     text = chimerax_script(tmp_path, tmp_path / 'a"b.mrc', [])
     assert text.startswith("open 'a\"b.mrc'\n")
     assert "#2" not in text
+
+
+class Reader(HTMLParser):
+    """Collects opened and closed tags, and what is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.rects, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "rect":
+            self.rects.append(dict(attrs))
+        if tag not in ("meta", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag != "rect":
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_shows_where_residues_lie_and_nothing_is_markup():
+    records = (SequenceRecord("<b>first", "AAAAAAAAAA"),)
+    chain = make_chain("A", 0, [2, 3, 7], 100)
+    models = {"raw": Model((chain,)), "pruned": Model((chain,))}
+    summary = {"residues_built": 3, "mean_confidence": 99.987}
+    page = Reader()
+    page.feed(html_report("a & b", summary, models, records, ("C: <merged>",)))
+    assert page.open == []
+    assert "<b>first: 3 of 10 positions built" in page.text
+    assert "a & b" in page.text and "C: <merged>" in page.text and "100" in page.text
+    starts = [float(rect["x"]) for rect in page.rects[:3]]
+    np.testing.assert_allclose(starts, [90, 180, 540], atol=0.01)  # of 900 pixels
+
+
+@pytest.mark.parametrize(
+    ("confidence", "colour"),
+    [
+        (0.0, "rgb(220,70,50)"),
+        (-5.0, "rgb(220,70,50)"),
+        (50.0, "rgb(240,200,60)"),
+        (100.0, "rgb(40,90,200)"),
+    ],
+)
+def test_confidence_has_the_colours_that_the_page_names(confidence, colour):
+    assert confidence_colour(confidence) == colour

@@ -12,6 +12,7 @@ from angelo.job import BuildJob, Inputs
 from angelo.mmcif import ModelMetadata, mmcif_text
 from angelo.prune import AssignmentReport
 from angelo.report.chimerax import chimerax_script
+from angelo.report.page import html_report
 from angelo.report.tables import chains_csv, residues_csv, sequences_csv
 from angelo.run_folder import RunFolder, write_files
 from angelo.types import Model
@@ -78,6 +79,13 @@ def write_results(
     if models.pruned is not None and models.report is not None:
         texts["sequences.csv"] = sequences_csv(models.report, models.pruned, inputs.records)
     texts["summary.json"] = json.dumps(summary, indent=2) + "\n"
+    texts[f"{name}.html"] = html_report(
+        f"{name}: angelo in {job.map_path.name}",
+        summary,
+        models.by_name,
+        inputs.records,
+        inputs.notes,
+    )
     texts[f"{name}.cxc"] = chimerax_script(folder.path, job.map_path, coordinates)
     write_files({folder.path / file: text for file, text in texts.items()})
     return tuple(texts)

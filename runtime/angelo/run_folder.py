@@ -257,7 +257,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def _remove_run(path: Path, record: dict[str, Any]) -> None:
     """Delete what a run left in its folder and nothing else; the record goes last."""
     base = path.resolve().name
-    usual = {f"{base}.cif", f"{base}_raw.cif", f"{base}.cxc", LOG_FILE}
+    usual = {f"{base}.cif", f"{base}_raw.cif", f"{base}.cxc", f"{base}.html", LOG_FILE}
     try:
         for name in sorted(usual.union(record.get("files", []))):
             if Path(name).name == name:  # a record edited by hand must not reach other folders

@@ -1,0 +1,102 @@
+"""The report: one self-contained HTML page without scripts."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from angelo.types import Model, ModelChain, SequenceRecord
+
+#: Confidences with a colour of their own, and those colours (red, green, blue).
+STOPS = (0.0, 50.0, 100.0)
+COLOURS = np.array([[220, 70, 50], [240, 200, 60], [40, 90, 200]])
+#: Width of a strip, pixels, and height of one.
+STRIP_WIDTH, STRIP_HEIGHT = 900, 14
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #222 }
+table { border-collapse: collapse } td, th { padding: 0.15em 0.9em 0.15em 0; text-align: left }
+svg { background: #eee; display: block; margin: 0.1em 0 0.7em; max-width: 100% }
+code { background: #f3f3f3 }
+"""
+
+
+def html_report(
+    title: str,
+    summary: Mapping[str, Any],
+    models: Mapping[str, Model],
+    records: Sequence[SequenceRecord],
+    notes: Sequence[str],
+) -> str:
+    """Summary, sequences with what covers them, chains with their confidence.
+
+    ``models`` has ``raw`` and, where sequences were given, ``pruned``.
+    """
+    named = models.get("pruned", models["raw"])
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>{escape(title)}</h1>",
+        _table([(key.replace("_", " "), _plain(value)) for key, value in summary.items()]),
+    ]
+    if notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        parts.append(f"<h2>Notes</h2><ul>{items}</ul>")
+    if records:
+        parts.append("<h2>Sequences</h2>")
+        parts += [_sequence(i, record, named) for i, record in enumerate(records)]
+    parts.append("<h2>Chains</h2>")
+    parts += [_chain(chain) for chain in named.chains]
+    parts.append(
+        "<p>Colour is confidence: red 0, yellow 50, blue 100 (as in the B-factor column). "
+        "It is the networks' own guess of their error; look at the model in the map.</p>"
+        "</body></html>"
+    )
+    return "\n".join(parts) + "\n"
+
+
+def confidence_colour(confidence: float) -> str:
+    """CSS colour of a confidence, 0 to 100; beyond that the nearest end."""
+    red, green, blue = (round(np.interp(confidence, STOPS, shade)) for shade in COLOURS.T)
+    return f"rgb({red},{green},{blue})"
+
+
+def _sequence(index: int, record: SequenceRecord, model: Model) -> str:
+    """Draw a strip for each chain that lies on the sequence."""
+    chains = [chain for chain in model.chains if chain.sequence == index]
+    covered = {int(p) for chain in chains for p in chain.sequence_positions}
+    head = f"<h3>{escape(record.name)}: {len(covered)} of {len(record)} positions built</h3>"
+    return head + "".join(
+        f"chain {escape(chain.name)}" + _strip(chain, len(record)) for chain in chains
+    )
+
+
+def _chain(chain: ModelChain) -> str:
+    mean = float(chain.confidence.mean()) if len(chain) else 0.0
+    head = f"<p><b>{escape(chain.name)}</b>: {len(chain)} residues, confidence {mean:.0f}</p>"
+    return head + _strip(chain, int(chain.sequence_positions.max(initial=1)))
+
+
+def _strip(chain: ModelChain, length: int) -> str:
+    """Residues at their places along a sequence of ``length``."""
+    width = STRIP_WIDTH / length
+    cells = "".join(
+        f'<rect x="{(int(position) - 1) * width:.2f}" width="{width + 0.2:.2f}" '
+        f'height="{STRIP_HEIGHT}" fill="{confidence_colour(float(confidence))}">'
+        f"<title>{escape(kind)} {int(position)}: {float(confidence):.0f}</title></rect>"
+        for position, kind, confidence in zip(
+            chain.sequence_positions, chain.residue_types, chain.confidence, strict=True
+        )
+    )
+    size = f'width="{STRIP_WIDTH}" height="{STRIP_HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{cells}</svg>'
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

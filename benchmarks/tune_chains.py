@@ -16,12 +16,12 @@ from angelo import pipeline
 from angelo.align import align_chains
 from angelo.assemble import chains_to_model
 from angelo.coordinates import read_structure
+from angelo.evaluate import match_calphas
 from angelo.job import BuildJob, Inputs, read_inputs
 from angelo.prune import join_fragments, prune_chains
 from angelo.residues import AMINO_ACIDS
 from angelo.trace import TraceSettings, trace_chains
 from angelo.types import Model, Refinement
-from angelo_training.graph_boxes import match_points
 from angelo_training.structures import PackedStructures
 
 #: Settings that are tried: least probability of a link, longest bond (Å), least existence.
@@ -49,11 +49,10 @@ def judge(model: Model, reference: Path) -> tuple[float, float, float]:
     truth = read_structure(reference)
     kinds = np.array([AMINO_ACIDS.index(k) for c in model.chains for k in c.residue_types])
     built = np.concatenate([c.atom_positions[:, 1] for c in model.chains])
-    matched = match_points(built, truth.calphas, 3.0)
-    found = matched >= 0
-    right = float((kinds[found] == truth.residue_type[matched[found]]).sum())
+    found, of = match_calphas(built, truth.calphas)
+    right = float((kinds[found] == truth.residue_type[of]).sum())
     n = len(truth.calphas)
-    return 100 * found.sum() / n, 100 * right / n, 100 * right / len(built)
+    return 100 * len(found) / n, 100 * right / n, 100 * right / len(built)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ WRITTEN_LATER = ("accuracy",)
 #: Files outside the runtime that decide a figure.
 DECIDING = (
     "training/angelo_training/simulate.py",
+    "training/angelo_training/scatterers.py",
     "training/angelo_training/structures.py",
     "benchmarks/builds.py",
     "benchmarks/simulated_maps.py",

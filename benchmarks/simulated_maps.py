@@ -98,9 +98,7 @@ def simulate_entry(
     conditions = replace(conditions, magnification=1.0, pixel=VOXEL)
     extent_zyx = (in_box.max(axis=0)[::-1] + PADDING) / VOXEL
     z, y, x = (int(scipy.fft.next_fast_len(int(np.ceil(n)) + 1)) for n in extent_zyx)
-    values = simulate_density(
-        in_box, entry.elements, entry.b_factors, (z, y, x), VOXEL, conditions, rng
-    )
+    values = simulate_density(entry.atoms.at(in_box), (z, y, x), VOXEL, conditions, rng)
     return Density(np.asarray(values, np.float32), np.full(3, VOXEL, np.float32), ORIGIN)
 
 
@@ -129,9 +127,9 @@ def write_reference(
             continue
         atom = gemmi.Atom()
         atom.name = atom_names[entry.atom_name[a]]
-        atom.element = gemmi.Element(int(entry.elements[a]))
+        atom.element = gemmi.Element(int(entry.atoms.elements[a]))
         atom.pos = gemmi.Position(*positions[a].tolist())
-        atom.b_iso, atom.occ = float(entry.b_factors[a]), 1.0
+        atom.b_iso, atom.occ = float(entry.atoms.b_factors[a]), 1.0
         residues[entry.atom_residue[a]].add_atom(atom)
     for rank, index in enumerate(dict.fromkeys(entry.chain.tolist())):
         chain = gemmi.Chain(chain_name(rank))

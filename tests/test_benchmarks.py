@@ -117,7 +117,7 @@ def test_reference_is_the_entry_moved(case, packed):
     assert (np.diff(numbers) == 1).sum() == 67
     n_protein = int((entry.atom_residue >= 0).sum())
     assert reference.has_atom.sum() == n_protein
-    assert case.n_other_atoms == len(entry.elements) - n_protein
+    assert case.n_other_atoms == len(entry.atoms) - n_protein
 
 
 def test_box_holds_all_atoms_with_space_around(case):
@@ -173,7 +173,7 @@ def test_a_build_is_judged_in_a_process_of_its_own(tiny, tmp_path):
     assert row["raw"]["calpha_recall"] == 100  # the tiny bundle finds every blob
     assert row["raw"]["n_built"] == 16
     assert row["shape_zyx"] == [24, 30, 42]
-    assert set(row["stages"]) == {"density", "c-alphas", "refinement", "chains"}
+    assert set(row["stages"]) == {"density", "hand", "c-alphas", "refinement", "chains"}
     assert 20 < row["peak_memory_mib"] < 4000
     assert json.loads((tmp_path / "out.json").read_text()) == content
     assert content["means"]["real"]["raw"]["calpha_recall"] == 100

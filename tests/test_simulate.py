@@ -1,6 +1,6 @@
 """Simulated density: gemmi's scattering, the stated FSC, noise, filters and masks."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import gemmi
 import numpy as np
@@ -9,10 +9,12 @@ import scipy.fft
 from tiny_structures import clean_conditions, write_piece
 
 from angelo.spectrum import spatial_frequencies
+from angelo_training.scatterers import Scatterers
 from angelo_training.simulate import (
     SHELL_WIDTH,
     draw_conditions,
     fourier_shell_correlation,
+    local_scattering,
     process,
     simulate_density,
     smooth_field,
@@ -42,9 +44,30 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def atoms(model):
-    positions = np.array([cra.atom.pos.tolist() for cra in model.all()], np.float32)
-    elements = np.array([cra.atom.element.atomic_number for cra in model.all()], np.uint8)
-    return positions, elements
+    return bare_atoms(
+        [cra.atom.pos.tolist() for cra in model.all()],
+        [cra.atom.element.atomic_number for cra in model.all()],
+    )
+
+
+def bare_atoms(positions, elements, **changes):
+    """Atoms of one residue with nothing special about them."""
+    n = len(elements)
+    plain = Scatterers(
+        positions=np.array(positions, np.float32),
+        elements=np.array(elements, np.uint8),
+        b_factors=np.full(n, 40, np.float32),
+        hydrogens=np.zeros(n, np.uint8),
+        depth=np.zeros(n, np.uint8),
+        is_carboxylate=np.zeros(n, bool),
+        residue=np.zeros(n, np.int32),
+    )
+    return replace(plain, **changes)
+
+
+def factors_of(atoms, b):
+    every = np.ones(len(atoms))
+    return structure_factors(atoms, b * every, every, SHAPE, 1.0)
 
 
 def transform_by_gemmi(model, b):
@@ -72,9 +95,7 @@ def correlation(first, second):
 @pytest.mark.parametrize(("b", "most"), [(40.0, 0.01), (110.0, 0.01), (75.0, 0.1)])
 @pytest.mark.parametrize("resolution", [3.0, 2.2])
 def test_density_is_that_of_gemmi(model, atoms, b, most, resolution):
-    positions, elements = atoms
-    b_factors = np.full(len(positions), b, np.float32)
-    ours = structure_factors(positions, elements, b_factors, SHAPE, 1.0)
+    ours = factors_of(atoms, b)
     inside = S <= 1 / resolution
     theirs = np.where(inside, transform_by_gemmi(model, b), 0)
     ours = np.where(inside, ours, 0)
@@ -84,9 +105,8 @@ def test_density_is_that_of_gemmi(model, atoms, b, most, resolution):
 
 
 def test_transform_at_zero_is_the_sum_of_scattering_factors(atoms):
-    positions, elements = atoms
-    transform = structure_factors(positions, elements, np.zeros(len(positions)), SHAPE, 1.0)
-    expected = sum(gemmi.Element(int(z)).c4322.calculate_sf(0.0) for z in elements)
+    transform = factors_of(atoms, 0.0)
+    expected = sum(gemmi.Element(int(z)).c4322.calculate_sf(0.0) for z in atoms.elements)
     assert transform[0, 0, 0].real == pytest.approx(expected, rel=1e-4)
 
 
@@ -110,12 +130,16 @@ def test_conditions_stay_in_their_ranges():
     rng = np.random.default_rng(0)
     drawn = [draw_conditions(rng) for _ in range(400)]
     ranges = {
-        "resolution": (1.8, 4.5),
-        "fsc_width": (0.012, 0.045),
-        "noise": (0.2, 1.1),
+        "resolution": (2.1, 4.6),
+        "fsc_width": (0.012, 0.03),
+        "fsc_end": (0.98, 1.06),
+        "noise": (0.6, 1.3),
         "b_overall": (-30, 120),
         "b_scale": (0.1, 0.8),
-        "local_b": (0, 35),
+        "local_b": (0, 60),
+        "side_b": (5, 35),
+        "carboxylate": (0, 0.5),
+        "sulphur": (0.6, 1.1),
         "solvent": (0, 0.8),
         "pixel": (0.7, 1.4),
         "magnification": (0.98, 1.02),
@@ -155,8 +179,7 @@ def test_fsc_passes_the_threshold_at_the_stated_resolution(resolution):
 
 
 def some_signal(atoms):
-    positions, elements = atoms
-    return structure_factors(positions, elements, np.full(len(positions), 40.0), SHAPE, 1.0)
+    return factors_of(atoms, 40.0)
 
 
 def test_nothing_happens_to_a_perfect_map(atoms):
@@ -219,12 +242,11 @@ def test_masks_end_where_they_should():
 
 
 def test_masks_close_around_the_chosen_atoms(atoms):
-    positions, elements = atoms
+    positions = atoms.positions
     chosen = np.arange(len(positions)) < 20
     conditions = clean_conditions(mask="zone", mask_radius=4.0, mask_edge=0.5)
-    b = np.full(len(positions), 40.0, np.float32)
     rng = np.random.default_rng(0)
-    density = simulate_density(positions, elements, b, SHAPE, 1.0, conditions, rng, chosen)
+    density = simulate_density(atoms, SHAPE, 1.0, conditions, rng, chosen)
     at = np.rint(positions).astype(int)
     values = density[at[:, 2], at[:, 1], at[:, 0]]
     gap = np.linalg.norm(positions[:, None] - positions[None, chosen], axis=-1).min(1)
@@ -234,14 +256,47 @@ def test_masks_close_around_the_chosen_atoms(atoms):
 
 
 def test_the_same_seed_gives_the_same_density(atoms):
-    positions, elements = atoms
-    b = np.linspace(20, 90, len(positions)).astype(np.float32)
+    atoms = replace(atoms, b_factors=np.linspace(20, 90, len(atoms)).astype(np.float32))
     conditions = draw_conditions(np.random.default_rng(0), 3.0, mask="none")
     first, again, other = (
-        simulate_density(
-            positions, elements, b, SHAPE, 1.0, conditions, np.random.default_rng(seed)
-        )
+        simulate_density(atoms, SHAPE, 1.0, conditions, np.random.default_rng(seed))
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert correlation(first, other) < 0.999
+
+
+def test_hydrogens_add_their_scattering_around_the_atom():
+    at = [[24.0, 24, 24]]
+    bare, with_three = (
+        factors_of(bare_atoms(at, [6], hydrogens=np.array([n], np.uint8)), 40.0) for n in (0, 3)
+    )
+    added = with_three - bare
+    hydrogen = gemmi.Element("H").c4322.calculate_sf(0.0)
+    assert added[0, 0, 0].real == pytest.approx(3 * hydrogen, rel=1e-4)
+    # sin(x) / x of a bond of 1.09 Å falls to half at 0.28 1/Å, beside the atom's own fall.
+    row = np.abs(added[0, 0]) / np.abs(added[0, 0, 0])
+    own = [
+        gemmi.Element("H").c4322.calculate_sf(s**2 / 4) * np.exp(-40 * s**2 / 4) / hydrogen
+        for s in (0.125, 0.25)
+    ]
+    bond = np.sinc(2 * np.array([0.125, 0.25]) * 1.09)
+    np.testing.assert_allclose(row[[6, 12]], own * bond, rtol=0.01)
+
+
+def test_side_chains_fade_and_damaged_atoms_weaken():
+    atoms = bare_atoms(
+        np.zeros((6, 3)),
+        [6, 6, 6, 8, 16, 6],
+        depth=np.array([0, 1, 3, 4, 3, 0], np.uint8),
+        is_carboxylate=np.array([0, 0, 0, 1, 0, 0], bool),
+        residue=np.array([0, 0, 0, 0, 0, 1], np.int32),
+    )
+    conditions = clean_conditions(side_b=10.0, carboxylate=0.2, sulphur=0.7)
+    nothing = np.zeros(6)
+    b, occupancy = local_scattering(atoms, nothing, conditions, np.random.default_rng(0))
+    assert b[0] == b[5] == 0
+    np.testing.assert_allclose(b[1:5] / b[1], [1, 3, 4, 3], rtol=1e-6)
+    assert b[1] > 4  # at least 0.4 of side_b
+    np.testing.assert_allclose(occupancy[[0, 1, 2, 4, 5]], [1, 1, 1, 0.7, 1])
+    assert 0.1 <= occupancy[3] <= 0.3

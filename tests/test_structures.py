@@ -43,8 +43,10 @@ def test_an_entry_comes_back_as_it_was_parsed(packed, tmp_path):
     ):
         entry = packed[index]
         assert (entry.pdb_id, entry.split, entry.dev_map_relative) == (name, split, is_relative)
-        for column in ("elements", "b_factors", "follows", "chain"):
+        for column in ("follows", "chain"):
             np.testing.assert_array_equal(getattr(entry, column), parsed[column])
+        for column in ("elements", "b_factors"):
+            np.testing.assert_array_equal(getattr(entry.atoms, column), parsed[column])
         middle = (parsed["positions"].max(0) + parsed["positions"].min(0)) / 2
         for column in ("positions", "backbone"):
             packed_error = getattr(entry, column) - (parsed[column] - middle)

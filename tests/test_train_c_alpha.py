@@ -15,7 +15,7 @@ from angelo_training.c_alpha import Batch, CalphaRun, losses, train_calpha
 from angelo_training.checkpoints import load_checkpoint
 from angelo_training.schedule import Budget
 
-TINY = CompactCalphaConfig(5, 3, 3, 8, 1)
+TINY = CompactCalphaConfig((8, 12), (1, 1), (1,), 8)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def packed(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_check(monkeypatch):
     monkeypatch.setattr(c_alpha, "CHECK_RESOLUTIONS", (3.0,))
+    monkeypatch.setattr(c_alpha, "POOL", 2)
 
 
 def run_of(packed, out, **changes):
@@ -33,9 +34,8 @@ def run_of(packed, out, **changes):
         "structures": packed,
         "out": out,
         "budget": Budget(steps=4),
-        "side": 26,
-        "voxels": 240,
-        "batch": 240,
+        "side": 24,
+        "batch": 2,
         "workers": 0,
         "check_every": 1,
         "config": TINY,
@@ -43,20 +43,22 @@ def run_of(packed, out, **changes):
     return CalphaRun(**(settings | changes))
 
 
-def test_losses_of_a_known_output():
-    # Voxels: on a C-alpha, near one (vectors count, not positive), far from all.
-    distance = torch.tensor([0.5, 2.2, 9.0])
+def test_losses_of_a_known_output(monkeypatch):
+    # Cells: on a C-alpha, near one (vectors count, not positive), labelled but too far for
+    # vectors, far from all.
+    distance = torch.tensor([0.5, 2.2, 3.0, 9.0])
     batch = Batch(
-        torch.zeros(3, 1),
-        torch.zeros(3, 1),
+        torch.zeros(1),
         distance,
+        torch.tensor([0, 1, 2]),
         torch.zeros(3, 9),
         torch.tensor([4, 4, 0]),
     )
-    output = torch.zeros(3, 30)
+    monkeypatch.setattr(c_alpha, "FEWEST_CELLS", 1)
+    output = torch.zeros(4, 30)
     output[0, 1], output[1, 4], output[2, 1:10] = 2.0, 3.0, 50.0
     terms = {name: float(term) for name, term in losses(output, batch).items()}
-    assert terms["calpha"] == pytest.approx(np.log(2))
+    assert terms["calpha"] == pytest.approx(4 * np.log(2) / 2)  # four cells, two near
     assert terms["offset"] == pytest.approx((2 - 0.5) / 2)  # smooth L1, two close voxels
     assert terms["direction"] == pytest.approx((3 - 0.5) / 2)
     assert terms["amino_acid"] == pytest.approx(np.log(20))
@@ -68,13 +70,8 @@ def test_losses_of_a_known_output():
 
 
 def test_losses_without_calphas_are_finite():
-    batch = Batch(
-        torch.zeros(2, 1),
-        torch.zeros(2, 1),
-        torch.full((2,), 9.0),
-        torch.zeros(2, 9),
-        torch.zeros(2, dtype=torch.int64),
-    )
+    none = torch.zeros(0, dtype=torch.int64)
+    batch = Batch(torch.zeros(1), torch.full((2,), 9.0), none, torch.zeros(0, 9), none)
     terms = losses(torch.ones(2, 30), batch)
     assert float(terms["offset"] + terms["direction"] + terms["amino_acid"]) == 0
 
@@ -84,21 +81,20 @@ class StoppedError(Exception):
 
 
 def stopping_after(n, stream):
-    def stream_some(*args, **keywords):
-        draws = stream(*args, **keywords)
+    def some_batches(*args):
+        batches = stream(*args)
         for _ in range(n):
-            yield next(draws)
+            yield next(batches)
         raise StoppedError
 
-    return stream_some
+    return some_batches
 
 
-@pytest.mark.parametrize("n_before", [1, 2])  # within a box's turns, and between boxes
+@pytest.mark.parametrize("n_before", [1, 2])  # within a pool of boxes, and between pools
 def test_a_resumed_run_equals_an_unbroken_one(packed, tmp_path, monkeypatch, n_before):
     train_calpha(run_of(packed, tmp_path / "unbroken"))
     with monkeypatch.context() as patched:
-        stream = stopping_after(n_before, c_alpha.stream_patches)
-        patched.setattr(c_alpha, "stream_patches", stream)
+        patched.setattr(c_alpha, "_batches", stopping_after(n_before, c_alpha._batches))
         with pytest.raises(StoppedError):
             train_calpha(run_of(packed, tmp_path / "broken"))
     assert load_checkpoint(tmp_path / "broken" / "checkpoint.pt").step == n_before
@@ -113,7 +109,7 @@ def test_a_resumed_run_equals_an_unbroken_one(packed, tmp_path, monkeypatch, n_b
     with (tmp_path / "broken" / "curves.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
-    assert 0 <= float(rows[-1]["val_voxels_right"]) <= 1
+    assert -1 <= float(rows[-1]["val_cosine_c"]) <= 1
 
 
 def test_runs_start_from_weights_that_fit(packed, tmp_path):
@@ -125,10 +121,10 @@ def test_runs_start_from_weights_that_fit(packed, tmp_path):
     )
     train_calpha(run)
     weights = load_weights(tmp_path / "run" / "weights.pt")[0]
-    start = network.state_dict()["fine.weight"]
+    start = network.state_dict()["stem.weight"]
     # One step of the warm-up moves a weight by no more than the rate.
-    assert (weights["fine.weight"] - start).abs().max() < 1e-3
-    other = CompactCalphaConfig(5, 3, 3, 16, 1)
+    assert (weights["stem.weight"] - start).abs().max() < 1e-3
+    other = CompactCalphaConfig((8, 16), (1, 1), (1,), 8)
     run = run_of(packed, tmp_path / "other", start_from=tmp_path / "start.pt", config=other)
     with pytest.raises(CheckpointError, match=r"start\.pt: weights of another network"):
         train_calpha(run)

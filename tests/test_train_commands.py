@@ -7,7 +7,9 @@ import pytest
 from tiny_structures import pack_tiny, write_folder
 from typer.testing import CliRunner
 
+from angelo_export.language_networks import load_language
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.networks.sequence_context import SequenceContextConfig
 from angelo_export.weights import save_weights
 from angelo_training import profile
 from angelo_training.__main__ import app
@@ -56,7 +58,7 @@ def test_bad_input_is_one_line(tmp_path):
 
 
 def test_weights_of_another_network_are_one_line(tmp_path):
-    config = CompactCalphaConfig(5, 3, 3, 8, 1)
+    config = CompactCalphaConfig((8, 12), (1, 1), (1,), 8)
     save_weights(tmp_path / "w.pt", CompactCalpha(config), {"layers": 3, "width": 8})
     command = (
         "c-alpha",
@@ -70,13 +72,23 @@ def test_weights_of_another_network_are_one_line(tmp_path):
     assert_one_line(call(*command), "w.pt", "another kind of network")
 
 
+def test_the_embedder_of_letters_is_written(tmp_path):
+    out = tmp_path / "language.pt"
+    result = call("context", "--reach", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "105 channels" in result.stdout
+    assert load_language(out).config == SequenceContextConfig(2)
+
+
 def test_a_run_without_a_budget_is_refused(tmp_path):
     result = call("c-alpha", "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "--minutes" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["pack", "profile", "c-alpha", "language", "gnn"])
+@pytest.mark.parametrize(
+    "command", ["pack", "profile", "c-alpha", "context", "language", "gnn"]
+)
 def test_every_command_has_help(command):
     result = call(command, "--help")
     assert result.exit_code == 0

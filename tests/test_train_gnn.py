@@ -19,7 +19,7 @@ from angelo_training.gnn import Embedder, GraphRun, embed_entry, train_graph
 from angelo_training.graph_losses import FALSE_ERROR, FAR, Truth, layer_losses
 from angelo_training.schedule import Budget
 
-CALPHA = CompactCalphaConfig(5, 3, 3, 8, 1)
+CALPHA = CompactCalphaConfig((8, 12), (1, 1), (1,), 8)
 LANGUAGE = LanguageConfig(1, 8, 2)
 GRAPH = CompactGraphConfig(
     layers=2,
@@ -67,7 +67,7 @@ def run_of(files, out, **changes):
         "language_weights": files / "language.pt",
         "out": out,
         "budget": Budget(steps=4),
-        "side": 30,
+        "side": 32,
         "workers": 0,
         "check_every": 2,
         "accumulate": 1,

@@ -3,26 +3,24 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 import onnxruntime
 import torch
-from torch import nn
 
 from angelo.bundle import load_bundle
 from angelo.errors import BundleError
 from angelo.residues import AMINO_ACIDS
-from angelo_export.networks.compact_c_alpha import (
-    CHANNELS,
-    CompactCalpha,
-    CompactCalphaConfig,
-)
+from angelo_export.calpha_networks import load_calpha, window_geometry
+from angelo_export.language_networks import Embedder, load_language
+from angelo_export.networks.compact_c_alpha import CHANNELS, CompactCalpha
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
-from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
+from angelo_export.networks.language import ALPHABET
+from angelo_export.networks.sequence_context import SequenceContext
 from angelo_export.parity import file_outputs, torch_outputs, worst_differences
 from angelo_export.settings import BundleSettings
 from angelo_export.storage import store_in_half
@@ -34,23 +32,18 @@ from angelo_export.trace import (
     trace_language,
     write_graph,
 )
-from angelo_export.weights import CheckpointError, load_weights
+from angelo_export.weights import load_network
 
-#: Spacing of the C-alpha network's outputs, voxels, and outputs along a window's edge.
-STEP, WINDOW_OUTPUTS = 2, 16
-#: Windows to a call of the C-alpha network.
-BATCH = 4
 #: A graph that differs more than this from torch is not written. Trained networks: about 1e-6.
 PARITY_LIMIT = 1e-4
 #: The same for the storage in half precision, which rounds weights to one part in 2000. Weights
 #: from files of ours are rounded already and lose nothing more.
 STORAGE_LIMIT = 1e-2
-#: Residues to a call of the embedder, and residues that its windows share at least.
-MAX_LENGTH, OVERLAP = 1022, 256
+#: Residues to a call of the embedder, and residues that its windows share at least. What looks
+#: at letters alone takes every chain whole.
+MAX_LENGTH, OVERLAP, ANY_LENGTH = 1022, 256, 1_000_000
 #: Weight files in a folder.
 WEIGHT_FILES = ("c_alpha.pt", "language.pt", "gnn.pt")
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ class CompactNetworks:
     """The three networks of a compact bundle."""
 
     calpha: CompactCalpha
-    language: LanguageModel
+    language: Embedder
     graph: CompactGraph
 
     def __post_init__(self) -> None:
@@ -75,11 +68,6 @@ class CompactNetworks:
                     f"the weights do not fit together: {got} {what}, wanted {wanted}; train "
                     "the graph network on the other two"
                 )
-
-    @property
-    def window(self) -> int:
-        """Edge of a C-alpha window, voxels."""
-        return 2 * self.calpha.config.reach + STEP * WINDOW_OUTPUTS
 
 
 def write_compact_bundle(
@@ -118,7 +106,7 @@ def write_compact_bundle(
     """
     networks = load_networks(weights)
     graphs = [
-        trace_calpha(networks.calpha, networks.window, STEP),
+        trace_calpha(networks.calpha, window_geometry(networks.calpha)["window"]),
         trace_language(networks.language),
         *trace_graph_network(networks.graph),
     ]
@@ -150,25 +138,10 @@ def load_networks(folder: Path) -> CompactNetworks:
     """Networks from the three weight files in a folder. Raises CheckpointError, BundleError."""
     calpha, language, graph = (folder / name for name in WEIGHT_FILES)
     return CompactNetworks(
-        load_network(calpha, lambda sizes: CompactCalpha(CompactCalphaConfig(**sizes))),
-        load_network(language, lambda sizes: LanguageModel(LanguageConfig(**sizes))),
+        load_calpha(calpha),
+        load_language(language),
         load_network(graph, lambda sizes: CompactGraph(CompactGraphConfig(**sizes))),
     )
-
-
-def load_network(path: Path, make: Callable[[Mapping[str, Any]], Network]) -> Network:
-    """Network of a weight file; ``make`` builds it from the file's config."""
-    state, config = load_weights(path)
-    try:
-        network = make(config)
-        network.load_state_dict(state)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(": \t")
-        raise CheckpointError(
-            f"{path}: weights of another network ({reason}); give the file of this one, or "
-            "train it again"
-        ) from error
-    return network.eval()
 
 
 def write_checked(
@@ -227,13 +200,14 @@ def provenance(weights: Path) -> dict[str, Any]:
 
 def file_records(folder: Path, pattern: str) -> dict[str, dict[str, Any]]:
     """Checksum and size of files by name."""
-    return {
-        path.name: {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "bytes": path.stat().st_size,
-        }
-        for path in sorted(folder.glob(pattern))
-    }
+    return {path.name: file_record(path) for path in sorted(folder.glob(pattern))}
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Checksum and size of a file of any size."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": path.stat().st_size}
 
 
 def install(unfinished: Path, folder: Path) -> None:
@@ -255,39 +229,31 @@ def network_sections(
     return {
         "residue_types": list(AMINO_ACIDS),
         "map": {"voxel_size": 1.0, "spectrum": dict(spectrum), "scale": "contrast"},
-        "c_alpha": _c_alpha_section(networks, settings),
-        "language": _language_section(),
+        "c_alpha": _c_alpha_section(networks.calpha, settings),
+        "language": _language_section(networks.language),
         "gnn": _gnn_section(networks.graph.config, settings),
         "chains": dict(settings.chains),
     }
 
 
-def _c_alpha_section(networks: CompactNetworks, settings: BundleSettings) -> dict[str, Any]:
-    reach = networks.calpha.config.reach
+def _c_alpha_section(network: CompactCalpha, settings: BundleSettings) -> dict[str, Any]:
     return {
         "graph": "c_alpha.onnx",
         "voxel_size": 1.0,
-        "inputs": ["density"],
-        "channels": list(CHANNELS),
-        "window": networks.window,
-        "step": STEP,
-        # There are outputs only where the window has a whole patch: all of them are used.
-        "start": float(reach),
-        "margin": reach,
-        "stride": STEP * WINDOW_OUTPUTS,
-        "batch": BATCH,
+        **window_geometry(network),
         "points": asdict(settings.points),
     }
 
 
-def _language_section() -> dict[str, Any]:
+def _language_section(network: Embedder) -> dict[str, Any]:
+    is_context = isinstance(network, SequenceContext)
     return {
         "graph": "embedder.onnx",
         "tokens": {letter: ALPHABET.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"},
         "begin": ALPHABET.index("<cls>"),
         "end": ALPHABET.index("<eos>"),
         "unknown": ALPHABET.index("X"),
-        "max_length": MAX_LENGTH,
+        "max_length": ANY_LENGTH if is_context else MAX_LENGTH,
         "overlap": OVERLAP,
     }
 

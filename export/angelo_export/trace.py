@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from angelo_export.language_networks import Embedder
 from angelo_export.networks.compact_c_alpha import CompactCalpha
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
-from angelo_export.networks.language import LanguageModel
 
 #: ONNX operator set; ONNX Runtime has had all of it on CPU and CUDA for long.
 OPSET = 18
@@ -44,19 +44,6 @@ class TracedGraph:
     output_names: tuple[str, ...]
     axes: Axes
     """Dynamic axes; all others are fixed."""
-
-
-class DenseCalpha(nn.Module):
-    """The compact C-alpha network over windows."""
-
-    def __init__(self, network: CompactCalpha, step: int) -> None:
-        super().__init__()
-        self.network, self.step = network, step
-
-    def forward(self, windows: Float[Tensor, "b 1 z y x"]) -> Tensor:
-        """Windows to logits."""
-        logits: Tensor = self.network(windows, self.step)
-        return logits
 
 
 class SequenceProjection(nn.Module):
@@ -104,7 +91,7 @@ class LayerPorts(nn.Module):
         )
 
 
-def trace_calpha(network: CompactCalpha, window: int, step: int) -> TracedGraph:
+def trace_calpha(network: CompactCalpha, window: int) -> TracedGraph:
     """``c_alpha.onnx``; windows are cubes of ``window`` voxels."""
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(2, 1, window, window, window, generator=generator)
@@ -112,7 +99,7 @@ def trace_calpha(network: CompactCalpha, window: int, step: int) -> TracedGraph:
     at_edge[:, :, : window // 2] = 0  # beyond the map
     return TracedGraph(
         "c_alpha.onnx",
-        DenseCalpha(network, step),
+        network,
         ((windows,), (at_edge,)),
         ("windows",),
         ("logits",),
@@ -120,7 +107,7 @@ def trace_calpha(network: CompactCalpha, window: int, step: int) -> TracedGraph:
     )
 
 
-def trace_language(network: LanguageModel) -> TracedGraph:
+def trace_language(network: Embedder) -> TracedGraph:
     """``embedder.onnx``: one sequence of any length."""
     generator = torch.Generator().manual_seed(0)
     # 4 to 23 are the amino acids; a single residue has a token on each side.

@@ -6,9 +6,9 @@ never runs code from it.
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from angelo.errors import UserError
 MAX_WEIGHT_BYTES = 15_000_000
 
 Config = Mapping[str, Any]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class CheckpointError(UserError):
@@ -62,6 +63,27 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for name, value in content["weights"].items()
     }
     return weights, content["config"]
+
+
+def load_network(path: Path, make: Callable[[Mapping[str, Any]], Network]) -> Network:
+    """Network of a weight file; ``make`` builds it from the file's config.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read or holds weights of another network.
+    """
+    state, config = load_weights(path)
+    try:
+        network = make(config)
+        network.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(": \t")
+        raise CheckpointError(
+            f"{path}: weights of another network ({reason}); give the file of this one, or "
+            "train it again"
+        ) from error
+    return network.eval()
 
 
 def packed(content: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +13,8 @@ import typer
 from angelo.errors import UserError
 from angelo_export.networks.compact_c_alpha import CompactCalphaConfig
 from angelo_export.networks.compact_gnn import CompactGraphConfig
-from angelo_export.weights import CheckpointError, load_weights
+from angelo_export.networks.sequence_context import SequenceContext, SequenceContextConfig
+from angelo_export.weights import CheckpointError, load_weights, save_weights
 from angelo_training.c_alpha import CalphaRun, train_calpha
 from angelo_training.gnn import GraphRun, train_graph
 from angelo_training.language import language_command
@@ -70,7 +72,7 @@ Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
 
 @app.callback()
 def main() -> None:
-    """Train the networks of a bundle: pack, c-alpha, language, gnn, in this order."""
+    """Train the networks of a bundle: pack, c-alpha, context (or language), gnn."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
@@ -113,6 +115,7 @@ def c_alpha(
     threads: Threads = 0,
     device: Device = "cpu",
     rate: Rate = 1e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Boxes of a step.")] = 2,
 ) -> None:
     """Train the network that finds C-alphas."""
     _use_threads(threads)
@@ -123,6 +126,7 @@ def c_alpha(
             budget=_budget(steps, minutes),
             start_from=start_from,
             seed=seed,
+            batch=batch,
             rate=rate,
             workers=workers,
             device=device,
@@ -132,12 +136,28 @@ def c_alpha(
 
 
 @app.command()
+def context(
+    reach: Annotated[int, typer.Option(min=1, help="Residues seen on each side.")] = 5,
+    out: Annotated[Path, typer.Option(help="Weight file to write.")] = Path(
+        "runs/language/weights.pt"
+    ),
+) -> None:
+    """Write the embedder that needs no training: the letters around every residue.
+
+    In place of a language model; the graph network is trained on either.
+    """
+    sizes = SequenceContextConfig(reach)
+    save_weights(out, SequenceContext(sizes), asdict(sizes))
+    typer.echo(f"{out}: {sizes.width} channels")
+
+
+@app.command()
 def gnn(
     structures: Structures = Path("data/structures.npz"),
     calpha_weights: Annotated[
         Path, typer.Option(help="C-alpha network whose points are learned from.")
     ] = Path("runs/c_alpha/weights.pt"),
-    language_weights: Annotated[Path, typer.Option(help="Language model.")] = Path(
+    language_weights: Annotated[Path, typer.Option(help="Embedder of sequences.")] = Path(
         "runs/language/weights.pt"
     ),
     out: Out = Path("runs/gnn"),

@@ -69,15 +69,14 @@ def make_box(
     keep = _present(entry, rng)
     inside = ((at > 1) & (at < padded - 2)).all(1)
     inside &= np.append(keep, True)[entry.atom_residue]  # -1, no residue: the last
-    at, elements, b_factors = at[inside], entry.elements[inside], entry.b_factors[inside]
-    residue_of = entry.atom_residue[inside]
+    atoms = entry.atoms.at(at).only(inside)
     mask_atoms = None
     if conditions.mask == "zone" and len(entry.chain):
         chain_of_focus = entry.chain[focus]
-        mask_atoms = np.append(entry.chain == chain_of_focus, False)[residue_of]
+        mask_atoms = np.append(entry.chain == chain_of_focus, False)[atoms.residue]
         keep &= entry.chain == chain_of_focus
     shape = (padded, padded, padded)
-    values = simulate_density(at, elements, b_factors, shape, 1.0, conditions, rng, mask_atoms)
+    values = simulate_density(atoms, shape, 1.0, conditions, rng, mask_atoms)
     values = normalise(values, spectrum)
     cut = int(MARGIN)
     values = values[cut:-cut, cut:-cut, cut:-cut]

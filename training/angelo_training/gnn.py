@@ -1,18 +1,19 @@
 """Training of the compact graph network on points that the C-alpha network found."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from angelo.types import BackboneFrames
+from angelo.types import BackboneFrames, Calphas
+from angelo_export.language_networks import load_language
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.gnn import LayerOutput
-from angelo_export.networks.language import ALPHABET, LanguageConfig, LanguageModel
-from angelo_export.weights import load_weights
+from angelo_export.networks.language import ALPHABET
 from angelo_training.box_stream import StreamSettings
 from angelo_training.graph_boxes import (
     GraphBox,
@@ -20,17 +21,24 @@ from angelo_training.graph_boxes import (
     make_graph_box,
     stream_graph_boxes,
 )
-from angelo_training.graph_losses import box_losses
+from angelo_training.graph_losses import box_losses, run_layers
 from angelo_training.precision import torch_device
 from angelo_training.run_log import CurveLog
 from angelo_training.run_state import RunState
 from angelo_training.schedule import Budget
+from angelo_training.structures import PackedStructures
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
 #: Chance that a step sees no sequence, and residues of sequence a step may see.
-NO_SEQUENCE_RATE, MOST_SEQUENCE = 0.1, 2000
+NO_SEQUENCE_RATE, MOST_SEQUENCE = 0.15, 2000
+#: Chance that a step learns from where a first round led.
+SECOND_ROUND_RATE = 0.35
+#: Figures that are also taken after a second round and without a sequence.
+IN_ALL_WAYS = ("calpha_rmsd", "amino_acid_right", "next_right", "exists_right")
+#: Chance that sequences of other entries are there as well, and how many at most.
+OTHERS_RATE, MOST_OTHERS = 0.4, 4
 #: Boxes of the ``val`` split judged at every check, with their resolutions.
 CHECK_RESOLUTIONS = (2.5, 3.0, 3.5, 3.0, 3.0, 2.5, 3.5, 3.0)
 
@@ -72,11 +80,9 @@ class Embedder:
     """The frozen language model: sequences -> embeddings, remembered while memory is small."""
 
     def __init__(self, weights: Path, device: str) -> None:
-        state, config = load_weights(weights)
-        self.model = LanguageModel(LanguageConfig(**config)).to(device).eval()
-        self.model.load_state_dict(state)
+        self.model = load_language(weights).to(device)
         self.device = device
-        self.width = int(config["width"])
+        self.width = self.model.config.width
         self._known: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -93,32 +99,74 @@ class Embedder:
 
 
 def embed_entry(
-    embedder: Embedder, sequences: tuple[str, ...], rng: np.random.Generator | None
+    embedder: Embedder,
+    sequences: tuple[str, ...],
+    rng: np.random.Generator | None,
+    others: Sequence[str] = (),
 ) -> Tensor:
-    """Embeddings of an entry's sequences in random order, sometimes none of them."""
-    order = np.arange(len(sequences)) if rng is None else rng.permutation(len(sequences))
+    """Embeddings of an entry's sequences, for training in random order among ``others``.
+
+    Sometimes (``NO_SEQUENCE_RATE``) there are none at all, sometimes (``OTHERS_RATE``) some
+    that are not in the map: users give the sequences of whole complexes.
+    """
+    order: Sequence[str] = sequences
+    if rng is not None:
+        if rng.random() < NO_SEQUENCE_RATE:
+            order = ()
+        elif others and rng.random() < OTHERS_RATE:
+            n_others = rng.integers(1, MOST_OTHERS + 1)
+            order = (*sequences, *(others[i] for i in rng.integers(len(others), size=n_others)))
+        order = [order[i] for i in rng.permutation(len(order))]
     chosen: list[Tensor] = []
     total = 0
-    dropped = rng is not None and rng.random() < NO_SEQUENCE_RATE
-    for index in () if dropped else order:
-        total += len(sequences[index])
+    for sequence in order:
+        total += len(sequence)
         if total > MOST_SEQUENCE and chosen:
             break
-        chosen.append(embedder(sequences[index][:MOST_SEQUENCE]))
+        chosen.append(embedder(sequence[:MOST_SEQUENCE]))
     if not chosen:
         return torch.zeros(0, embedder.width, device=embedder.device)
     return torch.cat(chosen)
 
 
 @torch.no_grad()
+def after_a_round(
+    network: CompactGraph, box: GraphBox, embedding: Tensor, device: str
+) -> GraphBox:
+    """Return the same example as the next round finds it (see ``angelo.refine``)."""
+    outputs: list[LayerOutput] = []
+    _, frames = run_layers(
+        network, box, embedding, device, lambda output, *_: outputs.append(output)
+    )
+    said = Calphas(
+        positions=frames.ca,
+        probability=outputs[-1].existence.sigmoid().cpu().numpy(),
+        rotation=frames.rotation,
+        aa_logits=outputs[-1].aa_logits.cpu().numpy(),
+    )
+    return replace(box, calphas=said)
+
+
+@torch.no_grad()
 def check(
     network: CompactGraph, boxes: list[GraphBox], embedder: Embedder, device: str
 ) -> dict[str, float]:
-    """Loss terms and plain figures on fixed ``val`` examples."""
+    """Loss terms and plain figures on fixed ``val`` examples.
+
+    ``second_*`` are those after a second round, ``unread_*`` those without a sequence.
+    """
     columns: dict[str, list[float]] = {}
     for box in boxes:
         embedding = embed_entry(embedder, box.sequences, None)
-        for name, figure in _figures(network, box, embedding, device).items():
+        second = after_a_round(network, box, embedding, device)
+        figures = _figures(network, box, embedding, device)
+        for name, figure in _figures(network, second, embedding, device).items():
+            if name in IN_ALL_WAYS:
+                figures[f"second_{name}"] = figure
+        for name, figure in _figures(network, box, embedding[:0], device).items():
+            if name in IN_ALL_WAYS:
+                figures[f"unread_{name}"] = figure
+        for name, figure in figures.items():
             columns.setdefault(name, []).append(figure)
     return {f"val_{name}": float(np.nanmean(column)) for name, column in columns.items()}
 
@@ -180,6 +228,7 @@ def train_graph(run: GraphRun) -> None:
         start_from=run.start_from,
     )
     check_boxes = _check_boxes(run)
+    others = _train_sequences(run.structures)
     boxes = _Examples(run, state.extra.get("n_examples", state.step * run.accumulate))
     running: dict[str, list[float]] = {}
     state.start_clock()
@@ -189,7 +238,9 @@ def train_graph(run: GraphRun) -> None:
             rate = state.present_rate()
             for _ in range(run.accumulate):
                 box = boxes.take()
-                embedding = embed_entry(embedder, box.sequences, rng)
+                embedding = embed_entry(embedder, box.sequences, rng, others)
+                if rng.random() < SECOND_ROUND_RATE:
+                    box = after_a_round(network, box, embedding, run.device)
                 loss, terms, _, _ = box_losses(network, box, embedding, run.device)
                 (loss / run.accumulate).backward()  # type: ignore[no-untyped-call]
                 for name, term in terms.items():
@@ -205,6 +256,12 @@ def train_graph(run: GraphRun) -> None:
                 logger.info("step %d: %s", state.step, figures)
                 state.save()
     state.save()
+
+
+def _train_sequences(structures: Path) -> list[str]:
+    """Every sequence of the ``train`` split."""
+    packed = PackedStructures(structures)
+    return sorted({s for i in packed.select("train") for s in packed.entries[i]["sequences"]})
 
 
 class _Examples:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.special import expit
+from torch import Tensor
 
 from angelo.atoms import measure_torsions
 from angelo.calpha import PointSettings, find_calphas
@@ -19,12 +20,13 @@ from angelo.frames import random_rotations, rotation_from_backbone
 from angelo.residues import AMINO_ACIDS, residues_of
 from angelo.types import Calphas, Density
 from angelo.windows import VoxelPredictions
+from angelo_export.calpha_networks import load_calpha
 from angelo_export.networks.compact_c_alpha import (
     CHANNELS,
+    MARGIN,
+    STEP,
     CompactCalpha,
-    CompactCalphaConfig,
 )
-from angelo_export.weights import load_weights
 from angelo_training.box_stream import (
     StreamSettings,
     draw_entry,
@@ -32,12 +34,9 @@ from angelo_training.box_stream import (
     stream_numbered,
 )
 from angelo_training.boxes import Box, place_in_box
-from angelo_training.patches import cut_patches
 from angelo_training.precision import autocast_for
 from angelo_training.structures import Entry
 
-#: Output voxels of the C-alpha network are this many voxels apart.
-STEP = 2
 #: A point farther than this from every C-alpha is false, Å.
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
@@ -92,47 +91,30 @@ class GraphStreamSettings:
 
 @lru_cache(maxsize=2)
 def _network(weights: Path) -> CompactCalpha:
-    state, config = load_weights(weights)
-    network = CompactCalpha(CompactCalphaConfig(**config))
-    network.load_state_dict(state)
-    return network.eval()
+    return load_calpha(weights)
 
 
 @torch.no_grad()
 def predict_voxels(network: CompactCalpha, density: Density) -> np.ndarray:
-    """All channels on every ``STEP``-th voxel that has a whole patch: (K, z, y, x), logits.
-
-    As patches rather than by the network's dense form, which torch runs slowly on a CPU.
-    """
-    reach, side = network.config.reach, density.values_zyx.shape[0]
-    ticks = np.arange(reach, side - reach, STEP)
-    z, y, x = np.meshgrid(ticks, ticks, ticks, indexing="ij")
-    voxels = np.stack([x, y, z], -1).reshape(-1, 3)
-    rows = []
-    for part in np.array_split(voxels, max(1, len(voxels) // 4096)):
-        fine, coarse = cut_patches(density.values_zyx, part, network.config)
-        with autocast_for(torch.device("cpu")):
-            patch = torch.from_numpy(fine).float(), torch.from_numpy(coarse).float()
-            rows.append(network.forward_patches(*patch).float().numpy())
-    n = len(ticks)
-    return np.concatenate(rows).T.reshape(-1, n, n, n)
+    """All channels on every ``STEP``-th voxel: (K, z, y, x), logits."""
+    with autocast_for(torch.device("cpu")):
+        output: Tensor = network(torch.from_numpy(density.values_zyx)[None, None])
+    return output[0].float().contiguous().numpy()
 
 
-def voxel_predictions(output: np.ndarray, threshold: float, reach: int) -> VoxelPredictions:
+def voxel_predictions(output: np.ndarray, threshold: float) -> VoxelPredictions:
     """Voxels over the threshold, in box coordinates."""
     probability = expit(output[0])
     z, y, x = np.nonzero(probability > threshold)
     return VoxelPredictions(
-        positions=(np.stack([x, y, z], -1) * STEP + reach).astype(np.float32),
+        positions=(np.stack([x, y, z], -1) * STEP).astype(np.float32),
         probability=probability[z, y, x].astype(np.float32),
         channels=np.ascontiguousarray(output[1:, z, y, x].T),
         names=CHANNELS[1:],
     )
 
 
-def start_from_noise(
-    box: Box, output: np.ndarray, reach: int, rng: np.random.Generator
-) -> Calphas:
+def start_from_noise(box: Box, output: np.ndarray, rng: np.random.Generator) -> Calphas:
     """Displace the true C-alphas, leave some out, add false ones; the rest as in ``output``."""
     backbone = box.backbone[rng.random(len(box.backbone)) > 0.03]
     rotation = rotation_from_backbone(*np.moveaxis(backbone, 1, 0))
@@ -145,7 +127,7 @@ def start_from_noise(
     near = at[rng.integers(len(at), size=n_false)] + rng.normal(size=(n_false, 3)) * 3
     at = np.concatenate([at, near]).astype(np.float32)
     rotation = np.concatenate([rotation, random_rotations(n_false, rng)])
-    voxel = np.clip(np.rint((at - reach) / STEP).astype(int), 0, output.shape[1] - 1)
+    voxel = np.clip(np.rint(at / STEP).astype(int), 0, output.shape[1] - 1)
     said = output[:, voxel[:, 2], voxel[:, 1], voxel[:, 0]].T
     probability = expit(said[:, 0]).astype(np.float32)
     return Calphas(at, probability, rotation, np.ascontiguousarray(said[:, 10:]))
@@ -176,16 +158,14 @@ def make_graph_box(
     """
     number, is_noisy = divmod(number, 2) if settings.with_noise else (number, 0)
     entry, atom_names, box, output = _searched_box(settings, number, resolution)
-    reach = _network(settings.calpha_weights).config.reach
     if is_noisy and len(box.backbone) > FEWEST_POINTS:
         rng = np.random.default_rng([settings.boxes.seed, number, 3])
-        calphas = start_from_noise(box, output, reach, rng)
+        calphas = start_from_noise(box, output, rng)
     else:
-        voxels = voxel_predictions(output, POINTS.threshold, reach)
+        voxels = voxel_predictions(output, POINTS.threshold)
         calphas = find_calphas(voxels, POINTS, AMINO_ACIDS)
     side = box.density.values_zyx.shape[0]
-    # Nearer to the faces the C-alpha network saw nothing.
-    inside = ((calphas.positions > reach) & (calphas.positions < side - 1 - reach)).all(1)
+    inside = ((calphas.positions > MARGIN) & (calphas.positions < side - 1 - MARGIN)).all(1)
     if inside.sum() < FEWEST_POINTS or not len(box.backbone):
         return None
     assert calphas.rotation is not None

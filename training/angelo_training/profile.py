@@ -45,9 +45,10 @@ def measure_profile(
             continue
         centre = entry.positions.mean(0)
         at = place_in_box(entry.positions, np.eye(3, dtype=np.float32), centre, 1.0, side / 2)
-        keep = ((at > 4) & (at < side - 4)).all(1)
-        b = np.full(int(keep.sum()), TARGET_B)
-        factors = structure_factors(at[keep], entry.elements[keep], b, shape, 1.0)
+        inside = np.asarray(((at > 4) & (at < side - 4)).all(1))
+        atoms = entry.atoms.at(at).only(inside)
+        every = np.ones(len(atoms))
+        factors = structure_factors(atoms, TARGET_B * every, every, shape, 1.0)
         row = shell_amplitudes(factors, shells, n_shells)
         rows.append(row / row[first:last].mean())
         if len(rows) == n_entries:

@@ -15,11 +15,17 @@ from jaxtyping import Float32
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from angelo.spectrum import shell_amplitudes, spatial_frequencies
+from angelo_training.scatterers import Scatterers
 
 #: Elements with scattering of their own; any other takes that of the nearest one (by Z).
 ELEMENTS = (6, 7, 8, 11, 15, 16, 20, 26, 30, 35)
+#: Typical bond length of hydrogen, Å.
+HYDROGEN_BOND = 1.09
+SULPHUR = 16
 #: B-factor bins, Å²; an atom is shared linearly between the two bins around its own.
 B_BINS = np.array([0.0, 40.0, 110.0, 250.0])
+#: Width of the end of the FSC, 1/Å.
+END_WIDTH = 0.004
 #: Spectral density of white shells used for measuring amplitudes, 1/Å.
 SHELL_WIDTH = 0.01
 
@@ -32,6 +38,9 @@ class Conditions:
     """FSC = 0.143 resolution, Å."""
     fsc_width: float
     """Width of the logistic fall of the FSC, 1/Å."""
+    fsc_end: float
+    """Spatial frequency beyond which nothing is left but noise, relative to 1 / resolution:
+    what refinement could not align."""
     noise: float
     """Factor on the noise that the FSC implies."""
     weighting: bool
@@ -44,6 +53,12 @@ class Conditions:
     """Factor on the differences between deposited B-factors."""
     local_b: float
     """Amplitude of a smooth random B-factor field (varying local resolution), Å²."""
+    side_b: float
+    """B-factor added with every bond between an atom and the backbone, on average, Å²."""
+    carboxylate: float
+    """What the charged oxygens of Asp and Glu keep of their scattering, on average."""
+    sulphur: float
+    """What sulphur keeps of its scattering (radiation damage)."""
     solvent: float
     """Babinet contrast of bulk solvent, 0 to 1."""
     mask: str
@@ -64,20 +79,24 @@ def draw_conditions(
     """Random conditions; a given resolution or mask is kept."""
     if resolution is None:
         resolution = float(
-            rng.uniform(1.8, 3.7) if rng.random() < 0.85 else rng.uniform(3.7, 4.5)
+            rng.uniform(2.1, 4.1) if rng.random() < 0.9 else rng.uniform(4.1, 4.6)
         )
     if mask is None:
         mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
     radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
     return Conditions(
         resolution=resolution,
-        fsc_width=float(rng.uniform(0.012, 0.045)),
-        noise=float(rng.uniform(0.2, 1.1)),
+        fsc_width=float(rng.uniform(0.012, 0.03)),
+        fsc_end=float(rng.uniform(0.98, 1.06)),
+        noise=float(rng.uniform(0.6, 1.3)),
         weighting=bool(rng.random() < 0.7),
         low_pass=float(resolution * rng.uniform(0.8, 1.05)) if rng.random() < 0.75 else 0.0,
         b_overall=float(rng.uniform(-30, 120)),
         b_scale=float(rng.uniform(0.1, 0.8)),
-        local_b=float(rng.uniform(0, 35)),
+        local_b=float(rng.uniform(0, 60)),
+        side_b=float(rng.uniform(5, 35)),
+        carboxylate=float(rng.uniform(0, 0.5)),
+        sulphur=float(rng.uniform(0.6, 1.1)),
         solvent=float(rng.uniform(0, 0.8)),
         mask=mask,
         mask_radius=float(radius.get(mask, 4.0)),
@@ -93,7 +112,10 @@ def _scattering(element: int, n: int) -> np.ndarray:
     s_squared = np.linspace(0, 1, n) ** 2
     coefs = np.array(gemmi.Element(element).c4322.get_coefs())
     a, b = coefs[:5], coefs[5:]
-    return np.asarray((a[:, None] * np.exp(-b[:, None] * s_squared / 4)).sum(0))
+    factor = (a[:, None] * np.exp(-b[:, None] * s_squared / 4)).sum(0)
+    if element == 1:
+        factor *= np.sinc(2 * np.sqrt(s_squared) * HYDROGEN_BOND)
+    return np.asarray(factor)
 
 
 def _spline_weights(fraction: np.ndarray) -> np.ndarray:
@@ -124,31 +146,36 @@ def spread_atoms(
 
 
 def structure_factors(
-    positions: np.ndarray,
-    elements: np.ndarray,
+    atoms: Scatterers,
     b_factors: np.ndarray,
+    occupancy: np.ndarray,
     shape: tuple[int, int, int],
     voxel: float,
 ) -> np.ndarray:
     """Half transform (``rfftn`` layout) of the electron scattering of atoms in a periodic box.
 
-    ``positions`` in Å from the centre of voxel (0, 0, 0).
+    ``atoms.positions`` in Å from the centre of voxel (0, 0, 0). Hydrogens are spread over the
+    sphere around the atom that they are bonded to.
     """
     s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
     table_at = (s * 1000).astype(np.int32).clip(max=1000)
-    nearest = np.array(ELEMENTS)[np.abs(elements[:, None] - np.array(ELEMENTS)).argmin(1)]
+    known = np.array(ELEMENTS)
+    nearest = known[np.abs(atoms.elements.astype(int)[:, None] - known).argmin(1)]
     b = np.clip(b_factors, 0, B_BINS[-1] - 1e-3)
     low = np.searchsorted(B_BINS, b, side="right") - 1
     upper_share = (b - B_BINS[low]) / (B_BINS[low + 1] - B_BINS[low])
-    grid_at = positions / voxel
+    grid_at = atoms.positions / voxel
     total = np.zeros(s.shape, np.complex64)
     for i, b_bin in enumerate(B_BINS):
         share = np.where(low == i, 1 - upper_share, np.where(low + 1 == i, upper_share, 0))
+        share = share * occupancy
         decay = np.exp(-b_bin * s**2 / 4)
-        for element in ELEMENTS:
-            pick = (nearest == element) & (share > 0)
+        kinds = [(e, share * (nearest == e)) for e in ELEMENTS]
+        kinds.append((1, share * atoms.hydrogens))
+        for element, weight in kinds:
+            pick = weight > 0
             if pick.any():
-                grid = spread_atoms(grid_at[pick], share[pick], shape)
+                grid = spread_atoms(grid_at[pick], weight[pick], shape)
                 factor = _scattering(element, 1001)[table_at] * decay
                 total += scipy.fft.rfftn(grid) * factor.astype(np.float32)
     transform: np.ndarray = total / _spline_transfer(shape)
@@ -165,9 +192,11 @@ def _spline_transfer(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def fourier_shell_correlation(s: np.ndarray, conditions: Conditions) -> np.ndarray:
-    """Half-map FSC: a logistic that passes 0.143 at the stated resolution."""
+    """Half-map FSC: a logistic that passes 0.143 at the stated resolution, and soon ends."""
     centre = 1 / conditions.resolution - conditions.fsc_width * np.log(1 / 0.143 - 1)
-    return np.asarray(1 / (1 + np.exp((s - centre) / conditions.fsc_width)))
+    fall = 1 / (1 + np.exp((s - centre) / conditions.fsc_width))
+    end = conditions.fsc_end / conditions.resolution
+    return np.asarray(fall / (1 + np.exp(np.minimum((s - end) / END_WIDTH, 50))))
 
 
 def process(
@@ -246,10 +275,29 @@ def soft_mask(
     return smooth.astype(np.float32)
 
 
+def local_scattering(
+    atoms: Scatterers, field: np.ndarray, conditions: Conditions, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """B-factors relative to the best-ordered atoms, Å², and occupancies.
+
+    ``field`` is the smooth field at the atoms. Side chains differ in how much they fade, by
+    an exponential factor that their atoms share.
+    """
+    n_residues = int(atoms.residue.max(initial=-1)) + 1
+    per_residue = np.append(rng.exponential(size=n_residues), 0.0)[atoms.residue]
+    spread = (
+        conditions.b_scale * (atoms.b_factors - np.median(atoms.b_factors))
+        + conditions.local_b * field
+        + conditions.side_b * atoms.depth * (0.4 + 0.6 * per_residue)
+    )
+    b = np.maximum(spread - np.percentile(spread, 5), 0)
+    occupancy = np.where(atoms.elements == SULPHUR, conditions.sulphur, 1.0)
+    kept = conditions.carboxylate * rng.uniform(0.5, 1.5, len(atoms))
+    return b, np.where(atoms.is_carboxylate, kept, occupancy)
+
+
 def simulate_density(
-    positions: np.ndarray,
-    elements: np.ndarray,
-    b_factors: np.ndarray,
+    atoms: Scatterers,
     shape: tuple[int, int, int],
     voxel: float,
     conditions: Conditions,
@@ -258,17 +306,15 @@ def simulate_density(
 ) -> Float32[np.ndarray, "z y x"]:
     """Simulate the processed density of atoms in a box.
 
-    ``positions`` are Å from the centre of voxel (0, 0, 0); ``mask_atoms`` says which atoms
-    hold the mask open (all of them when None).
+    Positions are Å from the centre of voxel (0, 0, 0); ``mask_atoms`` says which atoms hold
+    the mask open (all of them when None).
     """
     field = smooth_field(shape, rng)
+    positions = atoms.positions
     index = np.clip(np.rint(positions / voxel).astype(int), 0, np.array(shape[::-1]) - 1)
     local = field[index[:, 2], index[:, 1], index[:, 0]]
-    spread = (
-        conditions.b_scale * (b_factors - np.median(b_factors)) + conditions.local_b * local
-    )
-    b = spread - np.percentile(spread, 5)  # the best-ordered atoms set the overall resolution
-    signal = structure_factors(positions, elements, np.maximum(b, 0), shape, voxel)
+    b, occupancy = local_scattering(atoms, local, conditions, rng)
+    signal = structure_factors(atoms, b, occupancy, shape, voxel)
     density = process(signal, shape, voxel, conditions, rng)
     if conditions.mask == "none":
         # Detector and refinement leave slow undulations in unmasked maps.

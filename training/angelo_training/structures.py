@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from angelo.errors import UserError
 from angelo.residues import AMINO_ACIDS
+from angelo_training.scatterers import Scatterers, chemistry_tables
 
 #: Residues counted as one of the 20 (side chains differ by few atoms).
 COUNTS_AS = {
@@ -54,15 +55,9 @@ class Entry:
     """'train' or 'val'."""
     dev_map_relative: bool
     """Homologous to one of the development maps."""
-    positions: Float32[np.ndarray, "a 3"]
+    atoms: Scatterers
     """Every atom but hydrogens, Å from the entry's middle (ligands and nucleic acid included,
     waters not)."""
-    elements: UInt8[np.ndarray, " a"]
-    """Atomic numbers."""
-    b_factors: Float32[np.ndarray, " a"]
-    """Å²."""
-    atom_residue: Int32[np.ndarray, " a"]
-    """Index of the amino-acid residue that the atom belongs to, or -1."""
     atom_name: UInt8[np.ndarray, " a"]
     """Index into ``PackedStructures.atom_names``."""
     residue_type: UInt8[np.ndarray, " r"]
@@ -75,6 +70,16 @@ class Entry:
     """Index of the chain; residues of a chain are in order."""
     sequences: tuple[str, ...]
     """Distinct protein sequences of the entry."""
+
+    @property
+    def positions(self) -> Float32[np.ndarray, "a 3"]:
+        """Of every atom, Å."""
+        return self.atoms.positions
+
+    @property
+    def atom_residue(self) -> Int32[np.ndarray, " a"]:
+        """Index of the amino-acid residue that each atom belongs to, or -1."""
+        return self.atoms.residue
 
 
 class PackedStructures:
@@ -103,6 +108,7 @@ class PackedStructures:
             ) from error
         self.atom_names: list[str] = meta["atom_names"]
         self.entries: list[dict[str, Any]] = meta["entries"]
+        self._chemistry = chemistry_tables(self.atom_names)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -130,7 +136,21 @@ class PackedStructures:
             split=entry["split"],
             dev_map_relative=entry["dev_map_relative"],
             sequences=tuple(entry["sequences"]),
-            **part,
+            atoms=self._scatterers(part),
+            **{name: part[name] for name in (*RESIDUE_ARRAYS, "atom_name")},
+        )
+
+    def _scatterers(self, part: dict[str, Any]) -> Scatterers:
+        kinds = np.append(part["residue_type"], len(AMINO_ACIDS))[part["atom_residue"]]
+        at = (kinds, part["atom_name"])
+        return Scatterers(
+            positions=part["positions"],
+            elements=part["elements"],
+            b_factors=part["b_factors"],
+            hydrogens=self._chemistry.hydrogens[at],
+            depth=self._chemistry.depth[at],
+            is_carboxylate=self._chemistry.is_carboxylate[at],
+            residue=part["atom_residue"],
         )
 
 

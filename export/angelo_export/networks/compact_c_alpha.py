@@ -1,13 +1,13 @@
-"""The compact C-alpha network: a residual multilayer perceptron on density patches.
+"""The compact C-alpha network: a residual U-Net over windows of density.
 
 Where ModelAngelo's network (``c_alpha``) says whether a voxel holds a C-alpha, this one says
-more: the offset to it, the directions to N and C, the amino acid. Every output depends on one
-patch of density alone, so the same weights are trained at sampled voxels with matrix products
-and run over a whole map as a large-kernel convolution followed by 1x1x1 ones, and windows are
-interchangeable with tiles of any size.
+more, for cells of 2 Å: the offset to it, the directions to N and C, the amino acid. Nothing is
+normalised over a window (only over channels and over 9 Å of density), so an output well inside
+a window hardly depends on where the window was cut, and windows may be of any size.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -16,109 +16,126 @@ from torch.nn import functional
 
 from angelo.residues import AMINO_ACIDS
 
-#: Added to a patch's deviation, so that empty density is not blown up (maps have contrast 1).
-DEVIATION_FLOOR = 0.02
-#: Scale of the patch mean as a feature.
-MEAN_SCALE = 3.0
-
 #: Meaning of the output channels, in order: logit, then vectors in map axes (Å), then logits.
 CHANNELS = (
     "calpha",
     *(f"{what}_{axis}" for what in ("offset", "n", "c") for axis in "xyz"),
     *(f"aa_{name}" for name in AMINO_ACIDS),
 )
+#: Side of the cube whose mean and deviation scale the density in its middle, voxels.
+LOCAL_SIDE = 9
+#: Added to that deviation, so that empty density is not blown up (maps have contrast 1).
+DEVIATION_FLOOR = 0.05
+#: Keeps empty features finite when they are normalised.
+EPSILON = 1e-4
+#: Input voxels to an output cell along each axis.
+STEP = 2
+#: Outputs nearer than this to a window's faces see too little of their surroundings, voxels.
+MARGIN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class CompactCalphaConfig:
-    """Sizes of the patch network."""
+    """Sizes of the U-Net."""
 
-    fine: int = 11
-    """Side of the patch, voxels of 1 Å; odd."""
-    coarse: int = 7
-    """Side of the coarse patch, in steps of ``dilation`` voxels; odd."""
-    dilation: int = 3
-    """Spacing of the coarse patch, voxels; each sample is the mean of as many voxels cubed."""
-    hidden: int = 512
-    blocks: int = 3
+    widths: tuple[int, ...] = (64, 112, 176)
+    """Channels at 2, 4, 8, ... Å."""
+    down_blocks: tuple[int, ...] = (1, 2, 2)
+    """Residual blocks of each level on the way down."""
+    up_blocks: tuple[int, ...] = (2, 1)
+    """On the way up; the last level has none."""
+    head: int = 128
+    """Hidden width of the output layer."""
     channels: int = 30
     """Outputs: C-alpha, offset (3), N (3), C (3), amino acids (20)."""
 
-    @property
-    def reach(self) -> int:
-        """Voxels that the network sees on each side of the one it speaks of."""
-        return max(self.fine // 2, self.coarse // 2 * self.dilation + self.dilation // 2)
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if len(self.down_blocks) != levels or len(self.up_blocks) != levels - 1:
+            raise ValueError(f"{levels} widths want as many down_blocks and one up_block less")
 
 
-class PatchBlock(nn.Module):
-    """Pre-normalised residual block of a perceptron."""
+class ChannelNorm(nn.Module):
+    """Scale each voxel's channels to a root mean square of one, then by learned factors."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.ln = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, width)
-        self.fc2 = nn.Linear(width, width)
+        self.gain = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Float[Tensor, "*v h"]) -> Float[Tensor, "*v h"]:
-        """Row-wise."""
-        widened: Tensor = self.fc2(torch.relu(self.fc1(self.ln(x))))
-        return x + widened
+    def forward(self, x: Float[Tensor, "b w z y x"]) -> Float[Tensor, "b w z y x"]:
+        """Voxel by voxel."""
+        wide = x.float()
+        square = (wide * wide).mean(dim=1, keepdim=True)
+        scaled: Tensor = x * torch.rsqrt(square + EPSILON).to(x.dtype)
+        return scaled * self.gain.to(x.dtype).reshape(1, -1, 1, 1, 1)
+
+
+class ConvBlock(nn.Module):
+    """Pre-normalised residual block of two convolutions; the identity at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(width)
+        self.conv1 = nn.Conv3d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv3d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Float[Tensor, "b w z y x"]) -> Float[Tensor, "b w z y x"]:
+        """Change features by what surrounds them."""
+        change: Tensor = self.conv2(torch.relu(self.conv1(self.norm(x))))
+        return x + change
 
 
 class CompactCalpha(nn.Module):
-    """Patches to predictions, in two equal forms: ``forward_patches`` and ``forward``."""
+    """Windows of density to predictions for cells of 2 Å."""
 
     def __init__(self, config: CompactCalphaConfig) -> None:
         super().__init__()
         self.config = config
-        self.fine = nn.Linear(config.fine**3, config.hidden)
-        self.coarse = nn.Linear(config.coarse**3, config.hidden, bias=False)
-        self.level = nn.Linear(2, config.hidden, bias=False)
-        self.blocks = nn.ModuleList(PatchBlock(config.hidden) for _ in range(config.blocks))
-        self.ln = nn.LayerNorm(config.hidden)
-        self.out = nn.Linear(config.hidden, config.channels)
-
-    def forward_patches(
-        self, fine: Float[Tensor, "v f"], coarse: Float[Tensor, "v g"]
-    ) -> Float[Tensor, "v k"]:
-        """Predictions for patches around single voxels, both flattened from z, y, x."""
-        mean = fine.mean(dim=1, keepdim=True)
-        deviation = fine.std(dim=1, keepdim=True, unbiased=False) + DEVIATION_FLOOR
-        level = torch.cat((mean * MEAN_SCALE, deviation.log()), dim=1)
-        x = self.fine((fine - mean) / deviation) + self.coarse((coarse - mean) / deviation)
-        return self._head(x + self.level(level))
-
-    def forward(self, density: Float[Tensor, "b 1 z y x"], step: int = 2) -> Tensor:
-        """Dense predictions (b, K, ...) at every ``step``-th voxel that has a whole patch.
-
-        Output voxel o sits at input voxel ``reach + step * o`` along each axis.
-        """
-        c = self.config
-        inset = c.reach - c.fine // 2
-        size = density.shape[-1]
-        inner = density[:, :, inset : size - inset, inset : size - inset, inset : size - inset]
-        mean = functional.avg_pool3d(inner, c.fine, stride=step)
-        square = functional.avg_pool3d(inner * inner, c.fine, stride=step)
-        deviation = (square - mean * mean).clamp(min=0).sqrt() + DEVIATION_FLOOR
-        fine = self.fine.weight.reshape(-1, 1, c.fine, c.fine, c.fine)
-        coarse = self.coarse.weight.reshape(-1, 1, c.coarse, c.coarse, c.coarse)
-        read = functional.conv3d(inner, fine, stride=step)
-        smooth = functional.avg_pool3d(density, c.dilation, stride=1)
-        inset = c.reach - (c.coarse // 2 * c.dilation + c.dilation // 2)
-        end = smooth.shape[-1] - inset
-        smooth = smooth[:, :, inset:end, inset:end, inset:end]
-        read = read + functional.conv3d(smooth, coarse, stride=step, dilation=c.dilation)
-        total = (fine.sum(dim=(1, 2, 3, 4)) + coarse.sum(dim=(1, 2, 3, 4))).reshape(
-            1, -1, 1, 1, 1
+        widths = config.widths
+        self.stem = nn.Conv3d(2, widths[0], 7, stride=STEP, padding=3)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(ConvBlock(width) for _ in range(blocks)))
+            for width, blocks in zip(widths, config.down_blocks, strict=True)
         )
-        x = (read - mean * total) / deviation + self.fine.bias.reshape(1, -1, 1, 1, 1)
-        level = torch.cat((mean * MEAN_SCALE, deviation.log()), dim=1)
-        rows = x.permute(0, 2, 3, 4, 1) + self.level(level.permute(0, 2, 3, 4, 1))
-        # Not movedim: the exporter writes its negative axes, which ONNX does not know.
-        return self._head(rows).permute(0, 4, 1, 2, 3)
+        self.shrink = nn.ModuleList(
+            nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(*(ConvBlock(width) for _ in range(blocks)))
+            for width, blocks in zip(widths, config.up_blocks, strict=False)
+        )
+        self.norm = ChannelNorm(widths[0])
+        self.hidden = nn.Conv3d(widths[0], config.head, 1)
+        self.out = nn.Conv3d(config.head, config.channels, 1)
 
-    def _head(self, x: Float[Tensor, "*v h"]) -> Float[Tensor, "*v k"]:
-        for block in self.blocks:
-            x = block(x)
-        output: Tensor = self.out(self.ln(x))
+    @property
+    def multiple(self) -> int:
+        """Windows measure a multiple of this, voxels."""
+        return STEP << (len(self.config.widths) - 1)
+
+    def forward(self, density: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b k z2 y2 x2"]:
+        """Predictions; output cell o sits at input voxel 2 o along each axis."""
+        x = self.stem(self._localised(density))
+        levels = []
+        for number, blocks in enumerate(self.down):
+            if number:
+                x = self.shrink[number - 1](x)
+            x = blocks(x)
+            levels.append(x)
+        for number in reversed(range(len(self.up))):
+            x = self.up[number](levels[number] + self.grow[number](x))
+        output: Tensor = self.out(torch.relu(self.hidden(self.norm(x))))
         return output
+
+    def _localised(self, density: Tensor) -> Tensor:
+        """Density relative to its surroundings, and how strong those are."""
+        half = LOCAL_SIDE // 2
+        mean = functional.avg_pool3d(density, LOCAL_SIDE, stride=1, padding=half)
+        square = functional.avg_pool3d(density * density, LOCAL_SIDE, stride=1, padding=half)
+        deviation = (square - mean * mean).clamp(min=0).sqrt() + DEVIATION_FLOOR
+        return torch.cat(((density - mean) / deviation, deviation.log()), dim=1)

@@ -1,0 +1,46 @@
+"""The compact C-alpha network from a weight file, and the windows it is run over."""
+
+from pathlib import Path
+from typing import Any
+
+from angelo_export.networks.compact_c_alpha import (
+    CHANNELS,
+    MARGIN,
+    STEP,
+    CompactCalpha,
+    CompactCalphaConfig,
+)
+from angelo_export.weights import load_network
+
+#: Edge of a window, voxels: the larger, the less of it is margin.
+WINDOW = 80
+#: Windows to a call.
+BATCH = 1
+
+
+def load_calpha(path: Path) -> CompactCalpha:
+    """Network of a weight file. Raises CheckpointError."""
+    return load_network(path, lambda sizes: CompactCalpha(CompactCalphaConfig(**sizes)))
+
+
+def window_geometry(network: CompactCalpha, window: int = WINDOW) -> dict[str, Any]:
+    """Keys of the manifest's section ``c_alpha`` that say how windows are cut and read.
+
+    Raises
+    ------
+    ValueError
+        If the network cannot halve a window of this size as often as it has to.
+    """
+    if window % network.multiple:
+        raise ValueError(f"a window of {window} voxels is no multiple of {network.multiple}")
+    return {
+        "inputs": ["density"],
+        "channels": list(CHANNELS),
+        "window": window,
+        "step": STEP,
+        "start": 0.0,
+        "margin": MARGIN,
+        # From the first output at or behind one margin to the last before the other.
+        "stride": (window - 1 - 2 * MARGIN) // STEP * STEP + STEP,
+        "batch": BATCH,
+    }

@@ -1,0 +1,61 @@
+"""Chemistry of atoms by residue and name."""
+
+import numpy as np
+from tiny_structures import pack_tiny, tiny_entry
+
+from angelo.residues import AMINO_ACIDS, residues_of
+from angelo_training.scatterers import chemistry_tables
+
+NAMES = sorted({name for kind in residues_of(AMINO_ACIDS) for name in kind.atoms})
+
+
+def rows(residue, *names):
+    return AMINO_ACIDS.index(residue), [NAMES.index(name) for name in names]
+
+
+def test_hydrogens_make_up_the_amino_acids():
+    tables = chemistry_tables(NAMES)
+    # Of a residue within a chain, neutral but for Lys and Arg; acids deprotonated.
+    expected = {"GLY": 3, "ALA": 5, "LYS": 13, "ARG": 13, "ASP": 4, "TRP": 10, "PRO": 7}
+    expected |= {"PHE": 9, "LEU": 11, "ILE": 11, "VAL": 9, "MET": 9, "SER": 5, "HIS": 7}
+    for row, kind in enumerate(residues_of(AMINO_ACIDS)):
+        columns = [NAMES.index(name) for name in kind.atoms]
+        total = int(tables.hydrogens[row, columns].sum())
+        assert total == expected.get(kind.name, total), kind.name
+        assert 3 <= total <= 13
+    assert not tables.hydrogens[len(AMINO_ACIDS)].any()  # what is not an amino acid
+
+
+def test_depth_counts_bonds_and_rings_are_rigid():
+    tables = chemistry_tables(NAMES)
+    at = rows("LYS", "N", "CA", "C", "O", "CB", "CG", "CD", "CE", "NZ")
+    np.testing.assert_array_equal(tables.depth[at], [0, 0, 0, 2, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(
+        tables.depth[rows("TYR", "CB", "CG", "CZ", "OH")], [1, 1, 1, 6]
+    )
+    np.testing.assert_array_equal(tables.depth[rows("ASP", "OD1")], [3])
+
+
+def test_only_acids_have_carboxylates():
+    tables = chemistry_tables(NAMES)
+    found = {
+        (AMINO_ACIDS[row], NAMES[column]) for row, column in np.argwhere(tables.is_carboxylate)
+    }
+    assert found == {("ASP", "OD1"), ("ASP", "OD2"), ("GLU", "OE1"), ("GLU", "OE2")}
+
+
+def test_entries_know_their_chemistry_and_parts_keep_it(tmp_path):
+    entry, names = tiny_entry(pack_tiny(tmp_path))
+    atoms = entry.atoms
+    lysine = AMINO_ACIDS.index("LYS")
+    kinds = np.append(entry.residue_type, 99)[atoms.residue]
+    ammonium = (entry.atom_name == names.index("NZ")) & (kinds == lysine)
+    assert ammonium.any()
+    assert (atoms.hydrogens[ammonium] == 3).all()
+    assert (atoms.depth[ammonium] == 5).all()
+    part = atoms.only(ammonium)
+    assert len(part) == ammonium.sum()
+    np.testing.assert_array_equal(part.residue, atoms.residue[ammonium])
+    moved = part.at(part.positions + 1)
+    np.testing.assert_allclose(moved.positions - part.positions, 1, atol=1e-4)
+    np.testing.assert_array_equal(moved.hydrogens, part.hydrogens)

@@ -1,7 +1,8 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench train weights bundle clean, described in docs/develop.md.
+# setup lint bench bench-calpha bench-hand bench-search train weights bundle
+# import-modelangelo clean, described in docs/develop.md and docs/weights.md.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +15,6 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # Files from which the networks are trained, and where the results go.
 STRUCTURES ?= data/structures
-SEQUENCES ?= data/proteins.fasta.gz
 MAPS ?= data/maps
 # The structures, packed: make train learns from them, make bench builds their val entries.
 PACKED_STRUCTURES ?= data/structures.npz
@@ -37,7 +37,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench train weights bundle clean
+.PHONY: help setup demo test lint bench bench-calpha bench-hand bench-search train weights bundle import-modelangelo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -80,6 +80,24 @@ bench: $(WORKSPACE)
 	$(PY) benchmarks/speed.py --bundle $(BUNDLE) --device $(DEVICE)
 	$(PY) benchmarks/report.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --runs $(RUNS)
 
+# The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
+# weight file instead of the bundle's, with the results beside that file.
+CALPHA ?=
+C_ALPHA_BENCH = --bundle $(BUNDLE) $(if $(CALPHA),--weights $(CALPHA)) \
+    --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
+
+bench-calpha: $(WORKSPACE)
+	$(PY) benchmarks/calpha.py $(C_ALPHA_BENCH)
+
+bench-hand: $(WORKSPACE)
+	$(PY) benchmarks/hand.py $(C_ALPHA_BENCH)
+
+# The example without sequences, and its chains among the sequences of a FASTA file.
+SEQUENCES ?= data/proteins.fasta.gz
+
+bench-search: $(WORKSPACE)
+	$(PY) benchmarks/search.py --bundle $(BUNDLE) --sequences $(SEQUENCES) --device $(DEVICE) --readme README.md
+
 # Each network goes on from its checkpoint in RUNS, else starts from its file in WEIGHTS, else afresh.
 start_from = $(if $(wildcard $(WEIGHTS)/$(1).pt),--start-from $(WEIGHTS)/$(1).pt)
 TRAINING = --minutes $(MINUTES) --device $(DEVICE) --seed $(SEED)
@@ -90,8 +108,7 @@ $(PACKED_STRUCTURES): | $(WORKSPACE)
 train: $(WORKSPACE) $(PACKED_STRUCTURES)
 	$(PY) -m angelo_training c-alpha --structures $(PACKED_STRUCTURES) --out $(RUNS)/c_alpha \
 	    $(TRAINING) --workers $(WORKERS) $(call start_from,c_alpha)
-	$(PY) -m angelo_training language --sequences $(SEQUENCES) --out $(RUNS)/language \
-	    $(TRAINING) $(call start_from,language)
+	$(PY) -m angelo_training context --out $(RUNS)/language/weights.pt
 	$(PY) -m angelo_training gnn --structures $(PACKED_STRUCTURES) --out $(RUNS)/gnn \
 	    --calpha-weights $(RUNS)/c_alpha/weights.pt --language-weights $(RUNS)/language/weights.pt \
 	    $(TRAINING) --workers $(WORKERS) $(call start_from,gnn)
@@ -104,6 +121,13 @@ weights:
 bundle: $(WORKSPACE)
 	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(BUNDLE)/settings.json \
 	    --spectrum training/angelo_training/spectrum.json --out $(BUNDLE)
+
+# ModelAngelo's own weights, brought by the user: make import-modelangelo WEIGHTS=original.zip ESM=esm1b_t33_650M_UR50S.pt
+import-modelangelo: $(WORKSPACE)
+	$(PY) -m angelo_export import-modelangelo $(WEIGHTS) $(if $(ESM),--esm $(ESM)) \
+	    -o models/$(basename $(notdir $(patsubst %/,%,$(WEIGHTS))))
+
+include packaging/images.mk
 
 clean:
 	rm -rf demo build dist .pytest_cache .ruff_cache .mypy_cache

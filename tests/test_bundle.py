@@ -9,7 +9,13 @@ import pytest
 from tiny_bundle import read_manifest, write_manifest, write_tiny_bundle
 
 from angelo import bundle as bundle_module
-from angelo.bundle import bundle_folders, find_bundle, list_bundles, load_bundle
+from angelo.bundle import (
+    bundle_folders,
+    find_bundle,
+    list_bundles,
+    load_bundle,
+    missing_folders,
+)
 from angelo.errors import BundleError
 from angelo.manifest import CropSettings, CubeSettings
 
@@ -116,7 +122,7 @@ def test_same_seed_same_bundle(tmp_path):
         ),
         (["gnn", "start_frames"], "guessed", "gnn.start_frames is 'guessed', wants one of"),
         (["gnn", "sequence"], None, "gnn.sequence must be null where language is null"),
-        (["gnn", "frames"], "modelangelo", "cannot run yet"),
+        (["gnn", "frames"], "mirrored", "gnn.frames is 'mirrored'"),
         (["gnn", "min_existence"], 1.5, "gnn.min_existence is not in"),
         (["gnn", "crop"], {"size": 2, "keep": 3, "repeats": 1}, "gnn.crop wants"),
         (["map", "voxel_size"], 0, "map.voxel_size is not positive"),
@@ -208,6 +214,26 @@ def test_list_has_sound_and_broken_bundles(only):
     graphs = Path(only[0] / "good").glob("*.onnx")
     assert good_one.n_bytes == sum(path.stat().st_size for path in graphs)
     assert "licence is missing" in bad_one.error and "unusable" in str(bad_one)
+
+
+def test_the_list_says_where_each_lies_and_which_is_hidden(only):
+    folders = [write_tiny_bundle(place / "tiny") for place in only]
+    first, second = list_bundles()
+    assert [first.row[0], second.row[0]] == ["tiny", "tiny (hidden)"]
+    assert [first.row[-1], second.row[-1]] == list(map(str, folders))
+
+
+def test_folders_that_are_missing_or_have_no_home(only, monkeypatch):
+    assert missing_folders() == ()
+    monkeypatch.setenv("ANGELO_MODELS", os.pathsep.join([str(only[0]), "/no/such", "~/models"]))
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    assert missing_folders() == (Path("/no/such"), Path("~/models"))
+    with pytest.raises(BundleError, match="~"):
+        find_bundle("~/models/tiny")
+
+
+def no_home(_):
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_an_empty_list(only):

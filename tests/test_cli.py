@@ -269,6 +269,15 @@ def test_bundles_lists_what_is_there(tmp_path, monkeypatch):
     result = angelo("bundles")
     assert result.exit_code == 0
     assert "tiny" in result.output and "MIT" in result.output and "recall" in result.output
+    assert str(tmp_path) in result.output.replace("\n", "").replace(" ", "").replace("│", "")
+    assert not result.stderr
+
+
+def test_a_folder_of_bundles_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("ANGELO_MODELS", "/no/such")
+    result = angelo("bundles")
+    assert result.exit_code == 0
+    assert "ANGELO_MODELS" in result.stderr and "/no/such" in result.stderr
 
 
 def test_doctor_exit_code(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from angelo_export.networks.language import (
     LanguageConfig,
     LanguageModel,
     RotaryPositions,
-    state_from_fair_esm,
 )
 
 BEGIN, PADDING, END, MASK = (
@@ -126,19 +125,6 @@ def test_esm1b_names_and_shapes():
     # 33 layers, two embedding tables, two layer norms, the head (its weight is the table).
     expected = 33 * 19_677_440 + (33 + 1026) * 1280 + 4 * 1280 + 1_642_273
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
-
-
-def test_fair_esm_files_load(model):
-    prefix = "encoder.sentence_encoder."
-    wrapped = {
-        ("encoder." if name.startswith("lm_head") else prefix) + name: value
-        for name, value in model.state_dict().items()
-    }
-    wrapped["contact_head.regression.weight"] = torch.zeros(1, 4)
-    fresh = LanguageModel(model.config).eval()
-    fresh.load_state_dict(state_from_fair_esm(wrapped), strict=True)
-    tokens = sequence(4)
-    assert torch.equal(fresh(tokens), model(tokens))
 
 
 @pytest.mark.parametrize(

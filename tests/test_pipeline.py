@@ -105,7 +105,7 @@ def test_files_of_a_run(job, right_types):
         assert len(list(csv.DictReader(file))) == 32
     record = json.loads((result.folder / "run.json").read_text())
     assert record["status"] == "finished"
-    assert set(record["stages"]) == {"density", "c-alphas", "refinement", "chains"}
+    assert set(record["stages"]) == {"density", "hand", "c-alphas", "refinement", "chains"}
     assert record["peak_memory_mib"] > 10
     assert record["devices"] == ["cpu"]
     assert len(record["inputs"]["map_sha256"]) == 64
@@ -120,7 +120,7 @@ def test_two_runs_give_the_same_bytes(job, right_types, tmp_path):
     build_model(replace(job, out=tmp_path / "b" / "out"))
     first, second = results_of(tmp_path / "a"), results_of(tmp_path / "b")
     assert first == second
-    assert len(first) == 10
+    assert len(first) == 11
 
 
 @pytest.mark.parametrize("stage", ["run_windows", "refine", "trace_chains", "write_results"])
@@ -183,8 +183,8 @@ def test_stages_can_be_dropped(job, right_types):
 
 def test_without_sequences_there_are_chains_only(job):
     result = build_model(replace(job, fasta_path=None))
-    assert not (result.folder / "out.cif").exists()
-    assert len(calphas_of(result.folder / "out_raw.cif")) == 16
+    assert not (result.folder / "out_raw.cif").exists()
+    assert len(calphas_of(result.folder / "out.cif")) == 16
     assert "matched_residues" not in result.summary
     assert not result.nothing_matched
 
@@ -205,7 +205,7 @@ def test_map_smaller_than_a_window(job, tmp_path):
     small = with_rows.values_zyx[z : z + 12, y : y + 12, x : x + 14]
     path = write_volume(tmp_path / "small.mrc", np.ascontiguousarray(small))
     result = build_model(replace(job, map_path=path, fasta_path=None))
-    found = calphas_of(result.folder / "out_raw.cif")
+    found = calphas_of(result.folder / "out.cif")
     inside = CALPHAS.reshape(-1, 3) - np.array([x, y, z])
     inside = inside[((inside > ORIGIN) & (inside < ORIGIN + np.array([13, 11, 11]))).all(1)]
     assert len(inside) > 1
@@ -229,7 +229,7 @@ def test_mask_leaves_out_what_it_covers(job, tmp_path):
     values[:, 15:] = 0  # the second row
     mask = write_volume(tmp_path / "mask.mrc", values)
     result = build_model(replace(job, mask_path=mask, fasta_path=None))
-    found = calphas_of(result.folder / "out_raw.cif")
+    found = calphas_of(result.folder / "out.cif")
     assert len(found) == 8
     assert found[:, 1].max() < ORIGIN[1] + 15
 
@@ -252,7 +252,7 @@ def test_progress_names_stages_in_order(job, right_types):
     told = []
     build_model(job, lambda *what: told.append(what))
     names = list(dict.fromkeys(name for name, _, _ in told))
-    assert names == ["density", "c-alphas", "refinement", "chains"]
+    assert names == ["density", "hand", "c-alphas", "refinement", "chains"]
     assert all(0 <= done <= total for _, done, total in told)
     steps = [done for name, done, _ in told if name == "refinement"]
     assert steps == sorted(steps)

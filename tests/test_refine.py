@@ -112,6 +112,19 @@ def test_two_runs_are_identical(tmp_path, positions, start_frames):
         assert not np.allclose(run(*args).frames.rotation, run(*args, seed=1).frames.rotation)
 
 
+def test_a_round_goes_on_from_what_the_one_before_said(tmp_path, positions):
+    once, twice = (
+        write_tiny_bundle(tmp_path / str(rounds), gnn={"rounds": rounds}) for rounds in (1, 2)
+    )
+    embedding = np.random.default_rng(3).normal(size=(9, 6)).astype(np.float32)
+    density, start = blobs(positions), calphas_at(positions)
+    first = run(once, density, start, embedding)
+    assert len(first) == len(start)
+    said = Calphas(first.frames.ca, first.existence, first.frames.rotation, first.aa_logits)
+    assert np.abs(first.aa_logits - start.aa_logits).max() > 0.01
+    assert_same(run(once, density, said, embedding), run(twice, density, start, embedding))
+
+
 def test_map_and_residues_moved_together(tiny, positions):
     shift = np.float32([100, -40, 12])
     here = run(tiny, blobs(positions), calphas_at(positions))

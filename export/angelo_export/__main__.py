@@ -63,5 +63,68 @@ def compact(
     )
 
 
+@app.command("import-esm")
+def import_esm_file(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="ESM.pt", help="fair-esm file of ESM-1b or an ESM-2."),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    half_precision: Annotated[
+        bool, typer.Option("--half-precision", help="Halve the size; the loss is measured.")
+    ] = False,
+) -> None:
+    """Write a bundle's sequence network from ESM weights: ONNX graph compared with torch."""
+    from angelo_export.esm_checkpoints import import_esm
+
+    try:
+        export = import_esm(checkpoint, out, half=half_precision)
+    except UserError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
+    size = sum(path.stat().st_size for path in out.iterdir())
+    lost = export.parity.get("half_precision_storage")
+    typer.echo(
+        f"{out}: {size / 1e6:.1f} MB, at most {max(export.parity.values()):.1e} from torch"
+        + ("" if lost is None else f", of which half precision {lost:.1e}")
+    )
+
+
+@app.command("import-modelangelo")
+def import_official(
+    source: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Official bundle, its folder or zip.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to make.")],
+    esm: Annotated[
+        Path | None,
+        typer.Option(help="fair-esm file, esm1b_t33_650M_UR50S.pt, if it uses sequences."),
+    ] = None,
+    half_precision: Annotated[
+        bool, typer.Option("--half-precision", help="Halve the size; the loss is measured.")
+    ] = False,
+) -> None:
+    """Write a bundle from ModelAngelo's own weights; docs/weights.md says where they are.
+
+    A stopped import goes on behind its last finished file when the command is given again.
+    """
+    from angelo_export.import_modelangelo import import_modelangelo
+
+    def tell(name: str, done: int, n: int) -> None:
+        typer.echo(f"[{done + 1}/{n}] {name}", err=True)
+
+    try:
+        manifest = import_modelangelo(source, out, esm, half=half_precision, progress=tell)
+    except UserError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
+    size = sum(record["bytes"] for record in manifest["files"].values())
+    parity = manifest["parity"]
+    typer.echo(
+        f"{out}: {len(manifest['files'])} files, {size / 1e6:.1f} MB, at most "
+        f"{max(parity.values()):.1e} from torch"
+    )
+
+
 if __name__ == "__main__":
     run()

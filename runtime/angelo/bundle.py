@@ -5,7 +5,7 @@ import importlib.resources
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_bundle",
     "list_bundles",
     "load_bundle",
+    "missing_folders",
 ]
 
 MANIFEST = "bundle.json"
@@ -41,14 +42,18 @@ class BundleListing:
     """As measured; None for a broken bundle."""
     error: str | None = None
     """Why it cannot be used; None for a sound one."""
+    is_hidden: bool = False
+    """Whether an earlier folder has one of the same name: then only its folder finds this."""
 
     @property
-    def row(self) -> tuple[str, str, str, str, str]:
-        """Name, version, licence, size in MB, accuracy (or the error) for a table."""
+    def row(self) -> tuple[str, str, str, str, str, str]:
+        """Name, version, licence, size in MB, accuracy (or the error), folder for a table."""
+        name = f"{self.name} (hidden)" if self.is_hidden else self.name
         if self.error is not None:
-            return (self.name, "", "", "", self.error)
+            return (name, "", "", "", self.error, str(self.folder))
         accuracy = _headline(self.accuracy) if self.accuracy else "not measured"
-        return (self.name, self.version, self.licence, f"{self.n_bytes / 1e6:.1f}", accuracy)
+        size = f"{self.n_bytes / 1e6:.1f}"
+        return (name, self.version, self.licence, size, accuracy, str(self.folder))
 
     def __str__(self) -> str:
         if self.error is not None:
@@ -80,7 +85,7 @@ def find_bundle(name_or_folder: str | Path) -> Path:
     BundleError
         If there is none; says where it was looked for and what there is.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = _expanded(str(name_or_folder))
     if (folder / MANIFEST).is_file():
         return folder
     if len(folder.parts) != 1:
@@ -100,17 +105,32 @@ def find_bundle(name_or_folder: str | Path) -> Path:
 
 def bundle_folders() -> tuple[Path, ...]:
     """Existing folders in which bundles are looked for, in order."""
-    places = [
-        Path(text).expanduser()
-        for text in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
-        if text
-    ]
+    places = _named_folders()
     places.append(Path(str(importlib.resources.files("angelo"))) / "models")
     for parent in Path(__file__).resolve().parents:
         if (parent / "runtime" / "angelo").is_dir():  # the root of a checkout
             places.append(parent / "models")
             break
     return tuple(dict.fromkeys(place for place in places if place.is_dir()))
+
+
+def missing_folders() -> tuple[Path, ...]:
+    """Folders that ``ANGELO_MODELS`` names and that are not there."""
+    return tuple(place for place in _named_folders() if not place.is_dir())
+
+
+def _named_folders() -> list[Path]:
+    """Return what ``ANGELO_MODELS`` names, there or not."""
+    texts = os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
+    return [_expanded(text) for text in texts if text]
+
+
+def _expanded(text: str) -> Path:
+    """Path with a leading ~ replaced, where there is a home folder to put there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # a container may run as a user without one
+        return Path(text)
 
 
 def list_bundles() -> tuple[BundleListing, ...]:
@@ -130,7 +150,10 @@ def list_bundles() -> tuple[BundleListing, ...]:
                     folder.name, folder, bundle.version, bundle.licence, size, bundle.accuracy
                 )
             )
-    return tuple(found)
+    first = {listing.name: listing.folder for listing in reversed(found)}
+    return tuple(
+        replace(listing, is_hidden=first[listing.name] != listing.folder) for listing in found
+    )
 
 
 def load_bundle(folder: Path, verify: bool = True) -> Bundle:

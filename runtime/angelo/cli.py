@@ -1,22 +1,21 @@
 """Command line: parse, call the pipeline, report. No science here."""
 
 import json
-import logging
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
 from angelo import __version__
-from angelo.console import StageProgress, summary_panel
-from angelo.errors import NothingBuiltError, UserError
+from angelo.batch import command as batch_commands
+from angelo.console import StageProgress, hits_table, summary_panel
+from angelo.errors import NothingBuiltError
+from angelo.guard import EXIT_USER, Guard
 
-#: Exit codes: a bug; the user's input or machine; nothing could be built; stopped by Ctrl-C.
-EXIT_BUG, EXIT_USER, EXIT_NOTHING, EXIT_STOPPED = 1, 2, 3, 130
 #: Endings that a map's name loses when the run folder is named after it.
 MAP_ENDINGS = (".gz", ".bz2", ".mrc", ".map", ".ccp4")
 
@@ -76,8 +75,9 @@ def build(
         Path, typer.Argument(metavar="MAP", help="MRC or CCP4 map, plain, .gz or .bz2.")
     ],
     fasta_path: Annotated[
-        Path, typer.Argument(metavar="FASTA", help="Protein sequences to look for.")
-    ],
+        Path | None,
+        typer.Argument(metavar="[FASTA]", help="Protein sequences to look for, if known."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Run folder; if none is given, ./<map name>_angelo."),
@@ -98,6 +98,12 @@ def build(
     voxel_size: Annotated[
         float | None, typer.Option(help="Å; replaces the voxel size of the map's header.")
     ] = None,
+    hand: Annotated[
+        Literal["check", "auto", "keep"],
+        typer.Option(
+            help="Say if MAP looks mirrored; build into its mirror image then; do not look."
+        ),
+    ] = "check",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     overwrite: Annotated[
@@ -108,11 +114,11 @@ def build(
     ] = True,
     debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
 ) -> None:
-    """Build an atomic model from MAP and FASTA.
+    """Build an atomic model from MAP and FASTA, or without FASTA from MAP alone.
 
     A stopped run goes on where it was when the same command is given again.
     """
-    with _Guard(debug) as guard:
+    with Guard(debug) as guard:
         # Not at the top: help and usage errors need not wait for the libraries to load.
         from angelo.job import BuildJob
         from angelo.pipeline import build_model
@@ -126,6 +132,7 @@ def build(
             mask_path=mask,
             half_map_path=half_map,
             voxel_size=voxel_size,
+            hand=hand,
             seed=seed,
             threads=threads,
             overwrite=overwrite,
@@ -138,7 +145,7 @@ def build(
             raise NothingBuiltError(
                 f"no built chain matches a sequence of {fasta_path}; what was built without "
                 f"one is in {result.folder}. Likely reasons: the map has the wrong hand (try "
-                "its mirror image), its resolution is below about 4 Å, or the sample has other "
+                "--hand auto), its resolution is below about 4 Å, or the sample has other "
                 "sequences"
             )
 
@@ -152,6 +159,48 @@ def map_name(path: Path) -> str:
 
 
 @app.command()
+def search(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Run folder that angelo build wrote.")
+    ],
+    database: Annotated[
+        Path, typer.Argument(metavar="DATABASE", help="Protein sequences, FASTA, plain or .gz.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write; if none is given, OUT/search."),
+    ] = None,
+    max_e_value: Annotated[
+        float, typer.Option(min=0, help="Chains are named after hits up to this E-value.")
+    ] = 1e-3,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier search in the folder.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
+) -> None:
+    """Find out which proteins the chains of a run are, among the sequences of a database."""
+    with Guard(debug) as guard:
+        from angelo.search import BEST_SEQUENCES, SearchJob, search_database
+
+        job = SearchJob(run_folder, database, max_e_value, threads, out, overwrite)
+        with StageProgress(guard.console) as progress:
+            result = search_database(job, progress.update)
+        Console().print(hits_table(result))
+        typer.echo(f"written to {result.folder}: {', '.join(result.files)}")
+        if not result.named:
+            raise NothingBuiltError(
+                f"no chain resembles a sequence of {database} (none has an E-value of at most "
+                f"{max_e_value:g}). Likely reasons: the database lacks these proteins, or the "
+                "resolution is too low to tell residue types"
+            )
+        map_path, *options = result.build_arguments
+        again = [map_path, str(result.folder / BEST_SEQUENCES), *options]
+        again += ["-o", f"{run_folder}_hits"]
+        typer.echo(f"to build with the proteins found: angelo {shlex.join(again)}")
+
+
+@app.command()
 def evaluate(
     built: Annotated[Path, typer.Argument(metavar="BUILT", help="mmCIF or PDB file to judge.")],
     deposited: Annotated[
@@ -161,7 +210,7 @@ def evaluate(
     debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
 ) -> None:
     """Compare a built model with a deposited one; nothing is superposed."""
-    with _Guard(debug):
+    with Guard(debug):
         from angelo.evaluate import evaluate_files
 
         measures = evaluate_files(built, deposited).as_dict()
@@ -180,7 +229,7 @@ def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
 ) -> None:
     """Say what this machine can run; exit code 2 if something has to be fixed first."""
-    with _Guard(debug):
+    with Guard(debug):
         from angelo.doctor import examine
 
         checks = examine(Path.cwd())
@@ -198,59 +247,20 @@ def doctor(
 def bundles(
     debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
 ) -> None:
-    """List the installed bundles (sets of networks)."""
-    with _Guard(debug):
-        from angelo.bundle import list_bundles
+    """List the bundles (sets of networks) that are here, and where each lies.
 
+    Folders of bundles: those in ANGELO_MODELS, separated by colons, then angelo's own.
+    """
+    with Guard(debug):
+        from angelo.bundle import list_bundles, missing_folders
+
+        for place in missing_folders():
+            typer.secho(f"warning: ANGELO_MODELS names {place}: no such folder", err=True)
         table = Table("name", "version", "licence", "MB", "measured accuracy")
+        table.add_column("folder", overflow="fold")
         for found in list_bundles():
             table.add_row(*map(escape, found.row))
         Console().print(table)
 
 
-class _Guard:
-    """Turns what can go wrong in a command into one line on stderr and an exit code."""
-
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
-        self.console = Console(stderr=True)
-        level = logging.DEBUG if debug else logging.WARNING
-        self._handler = RichHandler(level, self.console, show_time=False, show_path=False)
-        self._logger = logging.getLogger("angelo")
-
-    def __enter__(self) -> "_Guard":
-        self._logger.addHandler(self._handler)
-        if self.debug:
-            self._logger.setLevel(logging.DEBUG)
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None and not isinstance(error, typer.Exit):
-            self._logger.debug("the command ended early", exc_info=error)
-        self._logger.removeHandler(self._handler)
-        self._logger.setLevel(logging.NOTSET)
-        if error is None or isinstance(error, typer.Exit):
-            return
-        if isinstance(error, KeyboardInterrupt):
-            _complain("stopped; the same command goes on from the last finished stage")
-            raise typer.Exit(EXIT_STOPPED) from None
-        if isinstance(error, UserError):
-            _complain(str(error))
-            raise typer.Exit(EXIT_USER) from None
-        if isinstance(error, MemoryError):
-            _complain("not enough memory; use a machine with more, or a smaller map")
-            raise typer.Exit(EXIT_USER) from None
-        if isinstance(error, NothingBuiltError):
-            _complain(str(error))
-            raise typer.Exit(EXIT_NOTHING) from None
-        if isinstance(error, Exception):
-            _complain(
-                f"this is a bug in angelo ({type(error).__name__}: {error}). Run again with "
-                "--debug and send us the output"
-            )
-            raise typer.Exit(EXIT_BUG) from None
-
-
-def _complain(message: str) -> None:
-    """One line on stderr, whatever the message contains."""
-    typer.secho("error: " + " ".join(message.split()), fg="red", err=True)
+batch_commands.register(app)

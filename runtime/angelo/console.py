@@ -20,6 +20,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # loads gemmi and SciPy, which help and usage errors do without
     from angelo.results import BuildResult
+    from angelo.search import SearchResult
 
 
 class StageProgress:
@@ -94,13 +95,39 @@ def summary_panel(result: "BuildResult") -> Panel:
             ("sequences", f"{n_found} of {n_sequences} found"),
             ("coverage", f"{found['sequence_coverage']:.1%} of the sequence positions"),
         ]
+    else:
+        sure = f"{found['mean_type_probability']:.0%} probable on average"
+        rows.append(("types", f"the networks' guess, {sure}"))
     rows.append(("confidence", f"{confidence:.0f} of 100 on average"))
     rows += [("notes" if n == 0 else "", note) for n, note in enumerate(result.notes)]
     rows.append(("files", str(result.folder)))
-    rows += [("", name) for name in result.files]
+    rows += [("", name) for name in result.files if "/" not in name]
+    if profiles := [name for name in result.files if "/" in name]:
+        rows.append(("", f"{profiles[0].partition('/')[0]}/ ({len(profiles)} profiles)"))
     for name, value in rows:
         table.add_row(name, Text(value, overflow="fold"))
     title = "done already; --overwrite does it again" if result.was_done else "done"
     if found.get("matched_residues") == 0:
         title += ", but nothing built matches a sequence"
     return Panel(table, title=title, expand=False)
+
+
+def hits_table(result: "SearchResult") -> Table:
+    """Show the best hit of every chain that was looked for."""
+    best = {hit.chain: hit for hit in reversed(result.hits)}
+    table = Table("chain", "residues", "best hit", "E-value", "bits", "identity")
+    for name, length in result.chains.items():
+        row: list[str | Text] = [name, str(length)]
+        if hit := best.get(name):
+            words = f"{hit.target.name} {hit.target.description}".rstrip()
+            aligned = f"{hit.identity:.0%} of {hit.n_aligned}"
+            row += [Text(words, overflow="ellipsis", no_wrap=True), f"{hit.e_value:.2g}"]
+            row += [f"{hit.score:.0f}", aligned]
+        else:
+            row += ["-", "-", "-", "-"]
+        table.add_row(*row)
+    table.caption_justify = "left"
+    searched = f"{result.n_sequences:,} sequences searched"
+    left_out = "".join(f"; {n:,} left out: {why}" for why, n in result.skipped.items())
+    table.caption = Text(searched + left_out)
+    return table

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from angelo.bundle import list_bundles, load_bundle
-from angelo.errors import BundleError
+from angelo.bundle import list_bundles, load_bundle, missing_folders
+from angelo.errors import BundleError, DeviceError
 from angelo.processors import usable_cpus
 from angelo.session import GPU_INSTALL, find_devices, library_version
 
@@ -61,10 +61,13 @@ def _onnxruntime() -> Check:
 
 
 def _devices() -> Check:
-    device = find_devices("auto")[0]
+    try:
+        device = find_devices("auto")[0]
+    except DeviceError as error:
+        return Check("GPU", "out of reach", str(error))
     if device.kind == "cuda":
         return Check("GPU", f"{device} works")
-    fix = f"for a GPU: an NVIDIA driver and {GPU_INSTALL}"
+    fix = f"for a GPU: an NVIDIA driver, and {GPU_INSTALL} or the GPU image"
     return Check("GPU", "none that works; runs go to the processor", fix, is_fatal=False)
 
 
@@ -105,12 +108,16 @@ def _disk(folder: Path) -> Check:
 
 
 def _bundles() -> list[Check]:
-    """One check a bundle, all files compared with their checksums."""
+    """One check a bundle, all files compared with their checksums; folders that are missing."""
+    fix = "correct ANGELO_MODELS, or bind the folder into the container"
+    checks = [
+        Check("Bundles", f"{place}: no such folder", fix, is_fatal=False)
+        for place in missing_folders()
+    ]
     listings = list_bundles()
     if not listings:
         fix = "install angelo again, or set ANGELO_MODELS to the folder that bundles lie in"
-        return [Check("Bundles", "none found", fix)]
-    checks = []
+        return [*checks, Check("Bundles", "none found", fix)]
     for listing in listings:
         try:
             load_bundle(listing.folder)

@@ -108,6 +108,23 @@ def backbone_atoms(frames: BackboneFrames) -> Float32[np.ndarray, "r 3 3"]:
     return apply_frames(frames, ideal)
 
 
+def octant_rotations(n: int, rng: np.random.Generator) -> Float32[np.ndarray, "{n} 3 3"]:
+    """Rotations by Gram-Schmidt on two vectors drawn from the unit cube (all parts positive).
+
+    Parity: what official ModelAngelo weights start from; far from uniform on purpose.
+    """
+    pairs = rng.random((2, n, 3))
+    while (flat := _area(*pairs) < COLLINEAR_LIMIT).any():
+        pairs[:, flat] = rng.random((2, int(flat.sum()), 3))
+    first, second = pairs.astype(np.float32)
+    return rotation_from_backbone(second, np.zeros_like(first), first)
+
+
+def _area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    area: np.ndarray = np.linalg.norm(np.cross(first, second), axis=-1)
+    return area
+
+
 def update_frames(
     frames: BackboneFrames, shifts: Float32[np.ndarray, "r 3 3"]
 ) -> BackboneFrames:
@@ -130,11 +147,22 @@ def update_frames(
     ValueError
         If a shift is not finite; names the first such residue.
     """
-    if (bad := np.flatnonzero(~np.isfinite(shifts).all((1, 2)))).size:
+    return frames_from_places(frames, IDEAL_BACKBONE + shifts)
+
+
+def frames_from_places(
+    frames: BackboneFrames, places: Float32[np.ndarray, "r 3 3"]
+) -> BackboneFrames:
+    """Frames of N, CA, C at ``places`` in the axes of ``frames``, Å; see ``update_frames``.
+
+    Parity: what official ModelAngelo networks give. They reach the same axes by Gram-Schmidt
+    on (C, CA, N), with e1 and e3 mirrored afterwards.
+    """
+    if (bad := np.flatnonzero(~np.isfinite(places).all((1, 2)))).size:
         raise ValueError(f"shifts of residue {bad[0]} are not finite (of {bad.size} such)")
-    moved = apply_frames(frames, IDEAL_BACKBONE + shifts)
+    moved = apply_frames(frames, places)
     # Axes from local coordinates: at 500 Å from the origin float32 resolves only 3e-5 Å.
-    n, ca, c = np.moveaxis(IDEAL_BACKBONE + shifts, 1, 0)
+    n, ca, c = np.moveaxis(places, 1, 0)
     area = np.linalg.norm(np.cross(c - ca, n - ca), axis=-1)
     is_turned = area >= COLLINEAR_LIMIT
     rotation = frames.rotation.copy()

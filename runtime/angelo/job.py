@@ -7,11 +7,18 @@ from typing import Any
 from angelo import __version__
 from angelo.bundle import MANIFEST, find_bundle, load_bundle
 from angelo.density import apply_mask, average_half_maps, read_map, read_mask
+from angelo.hand import HandOption
 from angelo.manifest import Bundle
 from angelo.run_folder import sha256_of_file
 from angelo.sequences import read_fasta
 from angelo.session import Device, find_devices
 from angelo.types import Density, SequenceRecord
+
+#: What a person is told who gave no sequences.
+NO_SEQUENCES = (
+    "no sequences given: residue types are the networks' guess; angelo search finds the "
+    "proteins in a database",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,8 @@ class BuildJob:
     """The other half-map, where ``map_path`` is one; their mean is built into."""
     voxel_size: float | None = None
     """Replaces that of the map's header, Å."""
+    hand: HandOption = "check"
+    """Whether to look for the wrong hand, and to build into the mirror image then."""
     seed: int = 0
     """Of everything random."""
     threads: int = 0
@@ -49,7 +58,7 @@ class Inputs:
     """A job with its files read and checked."""
 
     density: Density
-    """The map, masked."""
+    """The map, masked; its mirror image where ``is_mirrored``."""
     records: tuple[SequenceRecord, ...]
     """Sequences to look for; empty without a FASTA file."""
     notes: tuple[str, ...]
@@ -58,6 +67,8 @@ class Inputs:
     devices: tuple[Device, ...]
     facts: dict[str, Any]
     """Everything that decides the result: checksums and settings."""
+    is_mirrored: bool = False
+    """Whether the map was found to have the wrong hand, and was flipped."""
 
 
 def read_inputs(job: BuildJob) -> Inputs:
@@ -70,7 +81,7 @@ def read_inputs(job: BuildJob) -> Inputs:
     """
     devices = find_devices(job.device)
     bundle = load_bundle(find_bundle(job.bundle))
-    records, notes = read_fasta(job.fasta_path) if job.fasta_path else ((), ())
+    records, notes = read_fasta(job.fasta_path) if job.fasta_path else ((), NO_SEQUENCES)
     density = read_map(job.map_path, job.voxel_size)
     if job.half_map_path is not None:
         density = average_half_maps(density, read_map(job.half_map_path, job.voxel_size))
@@ -84,6 +95,7 @@ def read_inputs(job: BuildJob) -> Inputs:
         "mask_sha256": sha256_of_file(job.mask_path) if job.mask_path else None,
         "bundle_sha256": sha256_of_file(bundle.folder / MANIFEST),
         "voxel_size": job.voxel_size,
+        "hand": job.hand,
         "seed": job.seed,
     }
     return Inputs(density, records, notes, bundle, devices, facts)

@@ -103,8 +103,8 @@ class GnnNetwork:
 
     start: str | None
     """ONNX file: ``start_features`` (r, f) to ``features`` (r, h); None: zeros."""
-    start_features: tuple[Literal["aa_logits", "probability"], ...]
-    """Fields of ``Calphas``, concatenated in this order."""
+    start_features: tuple[Literal["aa_logits", "probability", "is_protein"], ...]
+    """Fields of ``Calphas``, concatenated in this order; ``is_protein`` as 1 or 0."""
     sequence: str | None
     """ONNX file: ``embedding`` (l, e) to ``keys`` and ``values`` (layers, l, heads, c)."""
     layers: tuple[str, ...]
@@ -118,9 +118,9 @@ class GnnNetwork:
     cube: CubeSettings
     rectangle: RectangleSettings
     frames: Literal["alphafold", "modelangelo"]
-    """Convention of the residue axes."""
-    start_frames: Literal["predicted", "random"]
-    """Frames before the first layer."""
+    """Whether ``shifts`` are displacements from the ideal backbone, or places of the atoms."""
+    start_frames: Literal["predicted", "random", "modelangelo"]
+    """Frames before the first layer; see ``angelo.refine``."""
     iterations: int
     """Passes through all layers in one round."""
     rounds: int
@@ -285,9 +285,6 @@ def _require_gnn(gnn: GnnNetwork) -> None:
         "gnn.start_features",
         "must be empty where start is null",
     )
-    for key, convention in (("rectangle.method", box.method), ("frames", gnn.frames)):
-        can_run = convention != "modelangelo"
-        require(can_run, f"gnn.{key}", "is 'modelangelo', which this angelo cannot run yet")
     require(0 <= gnn.min_existence <= 1, "gnn.min_existence", "is not in [0, 1]")
     if gnn.crop is not None:
         fits = 0 < gnn.crop.keep <= gnn.crop.size and gnn.crop.repeats > 0

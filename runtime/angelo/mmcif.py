@@ -1,7 +1,7 @@
 """Models as mmCIF, through gemmi: entities, numbering, confidence, software, citation."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ CONFIDENCE_NOTE = (
     "B_iso_or_equiv holds a confidence from 0 to 100; high is good. It is no B-factor: "
     "reset it before refinement."
 )
+#: Description of the entity of a chain that no sequence is known of.
+UNASSIGNED = "unassigned chain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,38 @@ def mmcif_text(model: Model, records: Sequence[SequenceRecord], metadata: ModelM
     block = structure.make_mmcif_block(groups)
     _describe(block, model, records, metadata)
     _add_confidence(block, model)
+    return _text_of(block)
+
+
+def describe_chains(text: str, descriptions: Mapping[str, tuple[str, str]]) -> str:
+    """Copy of a model in which chains without a sequence are described.
+
+    Parameters
+    ----------
+    text
+        What :func:`mmcif_text` gave.
+    descriptions
+        Description and details of the entity, for some of the chains. Chains whose sequence is
+        known already stay as they are.
+    """
+    block = gemmi.cif.read_string(text).sole_block()
+    of_entity = {
+        entity: descriptions[gemmi.cif.as_string(name)]
+        for name, entity in block.find("_struct_asym.", ["id", "entity_id"])
+        if gemmi.cif.as_string(name) in descriptions
+    }
+    rows = []
+    for number, kind, old in block.find("_entity.", ["id", "type", "pdbx_description"]):
+        old, details = gemmi.cif.as_string(old), "?"
+        if old == UNASSIGNED:
+            old, details = of_entity.get(number, (old, details))
+        rows.append([number, kind, old, details])
+    _loop(block, "_entity.", ["id", "type", "pdbx_description", "details"], rows)
+    return _text_of(block)
+
+
+def _text_of(block: gemmi.cif.Block) -> str:
+    """Format a block; what its B-factors are goes on top."""
     head, body = block.as_string(gemmi.cif.WriteOptions(gemmi.cif.Style.Pdbx)).split("\n", 1)
     return f"{head}\n# {CONFIDENCE_NOTE}\n# Confidence = {CONFIDENCE}\n{body}"
 
@@ -190,7 +224,7 @@ def _describe(
     described = {}
     for name, entity in block.find("_struct_asym.", ["id", "entity_id"]):
         sequence = sequence_of[gemmi.cif.as_string(name)]
-        described[entity] = records[sequence].name if sequence >= 0 else "unassigned chain"
+        described[entity] = records[sequence].name if sequence >= 0 else UNASSIGNED
     _loop(
         block,
         "_entity.",

@@ -55,15 +55,22 @@ def read_volume(path: Path, voxel_size: float | None = None) -> Density:
     return Density(values, edges, _origin(path, header, axes, edges, values.shape))
 
 
-def _read_bytes(path: Path) -> bytes:
+def check_map_file(path: Path) -> None:
+    """Check that a file begins as a map does; of its values nothing is read.
+
+    Raises MapError.
+    """
+    _header(path, _read_bytes(path, HEADER_DTYPE.itemsize))
+
+
+def _read_bytes(path: Path, size: int = -1) -> bytes:
+    """Content, unpacked; of the first ``size`` bytes only unless that is negative."""
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
     try:
         with path.open("rb") as plain:
-            opener = openers.get(plain.read(2))
-        if opener is None:
-            return path.read_bytes()
-        with opener(path, "rb") as packed:
-            content: bytes = packed.read()
+            opener = openers.get(plain.read(2), Path.open)
+        with opener(path, "rb") as source:
+            content: bytes = source.read(size)
             return content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise MapError(f"{path}: damaged or cut short ({error}); copy it again") from None

@@ -1,8 +1,9 @@
 """The method on one screen: from a map and sequences to a model in a run folder."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,10 @@ from angelo.assemble import chains_to_model
 from angelo.calpha import find_calphas
 from angelo.density import prepare_density
 from angelo.errors import NothingBuiltError
+from angelo.hand import HandEvidence, describe_hand, judge_hand, mirror
 from angelo.job import BuildJob, Inputs, describe_inputs, read_inputs
 from angelo.language import embed_sequences
+from angelo.profiles import chain_profiles
 from angelo.prune import join_fragments, prune_chains, report_assignment
 from angelo.refine import refine
 from angelo.report.tables import summarise
@@ -23,14 +26,14 @@ from angelo.run_record import Stages, log_to
 from angelo.session import Graph, Networks
 from angelo.trace import trace_chains
 from angelo.types import Assignment, Calphas, Density, Refinement
-from angelo.windows import run_windows
+from angelo.windows import Network, WindowSettings, run_windows
 
 log = logging.getLogger(__name__)
 
 #: What a person can do when nothing was built.
 ADVICE = (
-    "Likely reasons: the resolution is below about 4 Å, the map has the wrong hand (try its "
-    "mirror image), the mask leaves the molecule out, or the map is not a sharpened one"
+    "Likely reasons: the resolution is below about 4 Å, the map has the wrong hand (try "
+    "--hand auto), the mask leaves the molecule out, or the map is not a sharpened one"
 )
 #: Told of finished steps and all steps of the stage at hand.
 Tell = Callable[[int, int], None]
@@ -62,6 +65,17 @@ def build_model(job: BuildJob, progress: Progress | None = None) -> BuildResult:
             density = stages.run(
                 "density", lambda _: prepare_density(inputs.density, inputs.bundle.map)
             )
+            hand = None
+            if job.hand != "keep":
+                hand = stages.run_saved(
+                    "hand", HandEvidence, lambda tell: _judge_hand(job, inputs, density, tell)
+                )
+                inputs = _with_hand(job, inputs, hand)
+            found = {"hand": "not checked"} if hand is None else hand.summary
+            if inputs.is_mirrored:
+                density = stages.run(
+                    "mirror image", lambda _: prepare_density(inputs.density, inputs.bundle.map)
+                )
             try:
                 calphas = stages.run_saved(
                     "c-alphas", Calphas, lambda tell: _search(job, inputs, density, tell)
@@ -73,9 +87,11 @@ def build_model(job: BuildJob, progress: Progress | None = None) -> BuildResult:
                 )
                 models = stages.run("chains", lambda _: _name_chains(refinement, inputs))
             except NothingBuiltError as error:
-                stages.finish("nothing built")
-                raise NothingBuiltError(f"{error}. {ADVICE}") from error
-            summary = summarise(models.raw, models.pruned, models.report)
+                stages.finish("nothing built", notes=inputs.notes)
+                is_wrong = found["hand"] == "mirrored" and not inputs.is_mirrored
+                advice = inputs.notes[-1] if is_wrong else ADVICE
+                raise NothingBuiltError(f"{error}. {advice}") from error
+            summary = summarise(models.raw, models.pruned, models.report) | found
             files = write_results(job, inputs, folder, models, summary)
             stages.finish(files=files, summary=summary, notes=inputs.notes)
         if not job.keep_stages:
@@ -83,25 +99,32 @@ def build_model(job: BuildJob, progress: Progress | None = None) -> BuildResult:
         return read_result(folder, was_done=False)
 
 
+def _judge_hand(job: BuildJob, inputs: Inputs, density: Density, tell: Tell) -> HandEvidence:
+    """Count what speaks for the hand of the map, and for that of its mirror image."""
+    with _c_alpha_network(job, inputs) as (windows, run):
+        points = inputs.bundle.c_alpha.points
+        return judge_hand(_density_to_search(inputs, density), windows, points, run, tell)
+
+
+def _with_hand(job: BuildJob, inputs: Inputs, evidence: HandEvidence) -> Inputs:
+    """Add what a person should know of the hand; flip the map if that is wanted."""
+    log.info("%s", evidence)
+    is_mirrored = job.hand == "auto" and evidence.verdict == "mirrored"
+    note = describe_hand(job.hand, evidence, job.map_path.name)
+    notes = inputs.notes
+    if note:
+        log.warning("%s", note)
+        notes = (*notes, note)
+    density = mirror(inputs.density) if is_mirrored else inputs.density
+    return replace(inputs, density=density, notes=notes, is_mirrored=is_mirrored)
+
+
 def _search(job: BuildJob, inputs: Inputs, density: Density, tell: Tell) -> Calphas:
-    """C-alpha candidates of the whole map; several devices share the windows."""
+    """C-alpha candidates of the whole map."""
     bundle, network = inputs.bundle, inputs.bundle.c_alpha
-    if network.voxel_size != bundle.map.voxel_size:
-        wanted = replace(bundle.map, voxel_size=network.voxel_size)
-        density = prepare_density(inputs.density, wanted)
-    n = len(inputs.devices)
-    settings = replace(network.windows, batch=n * network.windows.batch)
-    threads = job.threads or None
-    with ThreadPoolExecutor(n) as pool:
-        path = bundle.folder / network.graph
-        graphs = [Graph(path, device, threads) for device in inputs.devices]
-
-        def run(windows: np.ndarray) -> np.ndarray:
-            parts = np.array_split(windows, min(n, len(windows)))
-            logits = pool.map(lambda graph, part: graph(windows=part)["logits"], graphs, parts)
-            return np.concatenate(list(logits))
-
-        voxels = run_windows(density, settings, run, network.points.threshold, tell)
+    density = _density_to_search(inputs, density)
+    with _c_alpha_network(job, inputs) as (windows, run):
+        voxels = run_windows(density, windows, run, network.points.threshold, tell)
     calphas = find_calphas(voxels, network.points, bundle.residue_types)
     log.info("%d voxels over the threshold, %d C-alphas", len(voxels), len(calphas))
     if not len(calphas):
@@ -109,19 +132,48 @@ def _search(job: BuildJob, inputs: Inputs, density: Density, tell: Tell) -> Calp
     return calphas
 
 
+def _density_to_search(inputs: Inputs, density: Density) -> Density:
+    """Return the density on the C-alpha network's grid, which may be one of its own."""
+    bundle = inputs.bundle
+    if bundle.c_alpha.voxel_size == bundle.map.voxel_size:
+        return density
+    settings = replace(bundle.map, voxel_size=bundle.c_alpha.voxel_size)
+    return prepare_density(inputs.density, settings)
+
+
+@contextmanager
+def _c_alpha_network(job: BuildJob, inputs: Inputs) -> Iterator[tuple[WindowSettings, Network]]:
+    """Open the network and say how its windows are cut; several devices share each batch."""
+    n, network = len(inputs.devices), inputs.bundle.c_alpha
+    path, threads = inputs.bundle.folder / network.graph, job.threads or None
+    with ThreadPoolExecutor(n) as pool:
+        graphs = [Graph(path, device, threads) for device in inputs.devices]
+
+        def run(windows: np.ndarray) -> np.ndarray:
+            parts = np.array_split(windows, min(n, len(windows)))
+            logits = pool.map(lambda graph, part: graph(windows=part)["logits"], graphs, parts)
+            return np.concatenate(list(logits))
+
+        yield replace(network.windows, batch=n * network.windows.batch), run
+
+
 def _refine(
     job: BuildJob, inputs: Inputs, density: Density, calphas: Calphas, tell: Tell
 ) -> Refinement:
-    """Residues after all rounds of the graph network, on the first device."""
+    """Residues after all rounds of the graph network; several devices share the crops."""
     bundle, language = inputs.bundle, inputs.bundle.language
-    with Networks(bundle.folder, inputs.devices[0], job.threads or None) as networks:
+    with ExitStack() as held:
+        networks, *helpers = (
+            held.enter_context(Networks(bundle.folder, device, job.threads or None))
+            for device in inputs.devices
+        )
         embedding = None
         if language is not None and inputs.records:
             graph = networks.open(language.graph)
             embedding = embed_sequences(inputs.records, language, graph).values
             networks.close(language.graph)
         rng = np.random.default_rng(job.seed)
-        return refine(density, calphas, bundle, networks, embedding, rng, tell)
+        return refine(density, calphas, bundle, networks, embedding, rng, tell, helpers)
 
 
 def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
@@ -135,12 +187,15 @@ def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
             Assignment(chain, -1, np.full(len(chain), -1), score=0.0, e_value=np.inf)
             for chain in chains
         ]
-        return Models(chains_to_model(unplaced, refinement, records, types, pruned=False))
+        built = chains_to_model(unplaced, refinement, records, types, pruned=False)
+        return Models(built, chain_profiles(built, unplaced, refinement, records, types))
     placed = align_chains(chains, refinement, records, types)
     joined = join_fragments(placed, refinement, records)
     kept = prune_chains(joined, refinement)
+    built = chains_to_model(joined, refinement, records, types, pruned=False)
     return Models(
-        chains_to_model(joined, refinement, records, types, pruned=False),
+        built,
+        chain_profiles(built, joined, refinement, records, types),
         chains_to_model(kept, refinement, records, types, pruned=True),
         report_assignment(kept, sum(len(chain) for chain in chains), records),
     )

@@ -1,14 +1,18 @@
 """Amino-acid probabilities of a chain, and the profile HMM that they make."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from pyhmmer.easel import Alphabet
-from pyhmmer.plan7 import HMM, Background
+from pyhmmer.easel import Alphabet, Randomness
+from pyhmmer.plan7 import HMM, Background, Builder, HMMFile
 
+from angelo.errors import OutputError
 from angelo.residues import AMINO_ACID_CODES, AMINO_ACIDS, NAME_FROM_CODE
+from angelo.types import Assignment, Model, Refinement, SequenceRecord
 
 if TYPE_CHECKING:
     from pyhmmer.easel import AA
@@ -25,6 +29,12 @@ BACKGROUND_WEIGHT = 0.05
 MISS, DOUBLE = 0.01, 0.01
 #: Chance that one more residue is missed, or doubled, right after one was.
 MISS_AGAIN, DOUBLE_AGAIN = 0.5, 0.3
+#: Shorter chains get no profile for searches: they say too little to find a protein.
+MIN_PROFILE_LENGTH = 10
+#: Sequences drawn from a profile to calibrate it, and the seed they are drawn with.
+N_CALIBRATION, CALIBRATION_SEED = 500, 1
+#: Scores that have E-value parameters, in HMMER's order.
+FITTED = ("MSV", "VITERBI", "FORWARD")
 
 
 def amino_probabilities(
@@ -80,14 +90,11 @@ def profile_hmm(name: str, probabilities: Float64[np.ndarray, "c 20"]) -> Profil
     for the Forward score of any HMM: they need no simulation and err on the safe side.
     """
     hmm = HMM(Alphabet.amino(), len(probabilities), name)
-    # Views on HMMER's float32 matrices (pyhmmer's stubs lack them); row 0 is the begin state.
-    model: Any = hmm
-    matches, inserts = np.asarray(model.match_emissions), np.asarray(model.insert_emissions)
+    matches, inserts, moves = _matrices(hmm)  # row 0 is the begin state
     matches[0, 0], matches[0, 1:] = 1.0, 0.0
     matches[1:] = probabilities
     inserts[:] = background_frequencies()
     # MM, MI, MD, IM, II, DM, DD. Here an insertion is a residue that the chain lacks.
-    moves = np.asarray(model.transition_probabilities)
     moves[:, :3] = 1 - MISS - DOUBLE, MISS, DOUBLE
     moves[:, 3:5] = 1 - MISS_AGAIN, MISS_AGAIN
     moves[:, 5:] = 1 - DOUBLE_AGAIN, DOUBLE_AGAIN
@@ -101,3 +108,108 @@ def profile_hmm(name: str, probabilities: Float64[np.ndarray, "c 20"]) -> Profil
     parameters.m_lambda = parameters.v_lambda = parameters.f_lambda = float(np.log(2))
     parameters.m_mu = parameters.v_mu = parameters.f_tau = 0.0
     return hmm
+
+
+def _matrices(hmm: ProfileHmm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Get views on HMMER's float32 matrices: match and insert emissions, transitions."""
+    model: Any = hmm  # pyhmmer's stubs lack them
+    names = ("match_emissions", "insert_emissions", "transition_probabilities")
+    matches, inserts, moves = (np.asarray(getattr(model, name)) for name in names)
+    return matches, inserts, moves
+
+
+def calibrated(hmm: ProfileHmm) -> ProfileHmm:
+    """Copy of a profile with E-value parameters fitted as HMMER fits them.
+
+    HMMER calibrates what its builder builds (Eddy 2008, doi:10.1371/journal.pcbi.1000069), so
+    a profile is built anew from sequences that this one emits, and its parameters are taken.
+    """
+    emitted = hmm.emit_alignment(N_CALIBRATION, randomness=Randomness(CALIBRATION_SEED))
+    emitted.name = hmm.name
+    builder = Builder(
+        hmm.alphabet,
+        architecture="hand",
+        weighting="none",
+        effective_number="none",
+        prior_scheme=None,
+    )
+    rebuilt, _, _ = builder.build_msa(emitted, Background(hmm.alphabet))
+    # Through the text format, as nothing else marks a profile as calibrated.
+    fitted: Any = rebuilt.evalue_parameters.as_vector()
+    head, body = hmmer_text([hmm]).split("\nHMM ", 1)
+    for kind, (location, decay) in zip(FITTED, np.reshape(fitted, (3, 2)), strict=True):
+        head += f"\nSTATS LOCAL {kind} {location:.4f} {decay:.5f}"
+    return _parse(io.BytesIO(f"{head}\nHMM {body}".encode()))[0]
+
+
+def chain_profiles(
+    model: Model,
+    assignments: Sequence[Assignment],
+    refinement: Refinement,
+    records: Sequence[SequenceRecord],
+    residue_types: Sequence[str],
+) -> tuple[ProfileHmm, ...]:
+    """Calibrated profile of every chain that is long enough, named after it.
+
+    Parameters
+    ----------
+    model
+        The chains under their names.
+    assignments
+        The same chains, in the same order: their residues.
+    refinement, residue_types
+        Amino-acid logits, and what their columns are.
+    records
+        Sequences that were given; a profile's description says which one its chain matched.
+    """
+    profiles = []
+    for chain, assignment in zip(model.chains, assignments, strict=True):
+        if len(chain) < MIN_PROFILE_LENGTH:
+            continue
+        logits = refinement.aa_logits[assignment.chain.residues]
+        hmm = profile_hmm(
+            chain.name, with_background(amino_probabilities(logits, residue_types))
+        )
+        matched = assignment.sequence >= 0
+        known = f"matches {records[assignment.sequence].name}" if matched else "unassigned"
+        hmm.description = f"chain {chain.name}, {len(chain)} residues, {known}"
+        profiles.append(calibrated(hmm))
+    return tuple(profiles)
+
+
+def hmmer_text(profiles: Iterable[ProfileHmm]) -> str:
+    """Profiles in HMMER3's text format, one after another."""
+    written = io.BytesIO()
+    for profile in profiles:
+        profile.write(written)
+    return written.getvalue().decode()
+
+
+def read_profiles(path: Path) -> tuple[ProfileHmm, ...]:
+    """Read profiles back.
+
+    Raises
+    ------
+    OutputError
+        If the file is missing, damaged, or holds no protein profile.
+    """
+    try:
+        with path.open("rb") as source:
+            found = _parse(source)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, EOFError):  # pyhmmer's message may hold stray bytes
+        found = ()
+    if not found:
+        raise OutputError(
+            f"{path}: damaged, holds no HMMER3 profiles. Build the model again with --overwrite"
+        )
+    return found
+
+
+def _parse(source: io.BufferedIOBase) -> tuple[ProfileHmm, ...]:
+    file: Any = source  # bytes, but not called so by type
+    profiles: Any  # of proteins: pyhmmer's stubs cannot know
+    with HMMFile(file) as profiles:
+        found = tuple(profiles)
+    return found

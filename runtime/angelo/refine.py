@@ -8,18 +8,24 @@ Jamali, Kimanius & Scheres 2023 (ICLR), section 3.2.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from angelo.errors import NothingBuiltError
-from angelo.frames import random_rotations, update_frames
+from angelo.frames import (
+    frames_from_places,
+    octant_rotations,
+    random_rotations,
+    update_frames,
+)
 from angelo.manifest import Bundle, GnnNetwork
 from angelo.neighbours import close_pairs, nearest_residues, plan_crops
-from angelo.refine_crops import refine_crops
-from angelo.sampling import sample_cubes, sample_edge_rectangles
+from angelo.refine_crops import Tally, refine_crops, share_of
+from angelo.sampling import sample_cubes, sample_edge_rectangles, sample_sheared_rectangles
 from angelo.session import Networks
 from angelo.types import BackboneFrames, Calphas, Density, Refinement
 from angelo.windows import Progress
@@ -33,6 +39,10 @@ DROP_EXISTENCE = 0.1
 COLLAPSED = 1.5
 #: Density samples taken in one go; bounds the memory for their coordinates to about 300 MB.
 POINTS_AT_ONCE = 4_000_000
+#: What the manifest names: rectangle methods, frame conventions, random starting frames.
+RECTANGLES = {"axis": sample_edge_rectangles, "modelangelo": sample_sheared_rectangles}
+MOVES = {"alphafold": update_frames, "modelangelo": frames_from_places}
+RANDOM_FRAMES = {"random": random_rotations, "modelangelo": octant_rotations}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ def refine(
     sequence_embedding: Float32[np.ndarray, "l e"] | None,
     rng: np.random.Generator,
     progress: Progress | None = None,
+    helpers: Sequence[Networks] = (),
 ) -> Refinement:
     """Backbone frames, residue types, torsions and links of the residues at C-alphas.
 
@@ -74,6 +85,8 @@ def refine(
         For random starting frames.
     progress
         Told the number of layer runs done and in all.
+    helpers
+        The same graphs on further devices, which share the crops; results stay the same.
 
     Returns
     -------
@@ -92,8 +105,9 @@ def refine(
     stack = GraphStack(
         density, gnn, networks, _sequence_inputs(gnn, networks, sequence_embedding)
     )
+    stacks = (stack, *(replace(stack, networks=helper) for helper in helpers))
     for i in range(gnn.rounds):
-        refinement = _refine_round(stack, calphas, rng, _share_of(progress, i, gnn.rounds))
+        refinement = _refine_round(stacks, calphas, rng, share_of(progress, i, gnn.rounds))
         chosen = surviving_residues(refinement, min(DROP_EXISTENCE, gnn.min_existence))
         log.info("round %d: %d of %d residues survive", i + 1, len(chosen), len(calphas))
         if len(chosen) == 0:
@@ -101,11 +115,12 @@ def refine(
                 f"refinement round {i + 1} rejected all {len(calphas)} C-alpha candidates"
             )
         refinement = take_residues(refinement, chosen)
-        calphas = Calphas(
+        calphas = replace(
+            _take_calphas(calphas, chosen),
             positions=refinement.frames.ca,
-            probability=calphas.probability[chosen],
             rotation=refinement.frames.rotation,
-            aa_logits=None if calphas.aa_logits is None else calphas.aa_logits[chosen],
+            probability=refinement.existence,
+            aa_logits=refinement.aa_logits,
         )
     return refinement
 
@@ -151,25 +166,33 @@ def take_residues(refinement: Refinement, chosen: Int64[np.ndarray, " s"]) -> Re
 
 
 def _refine_round(
-    stack: GraphStack, calphas: Calphas, rng: np.random.Generator, progress: Progress | None
+    stacks: Sequence[GraphStack],
+    calphas: Calphas,
+    rng: np.random.Generator,
+    progress: Progress | None,
 ) -> Refinement:
-    """Run one round, in one piece or in crops."""
-    frames = _start_frames(stack.gnn, calphas, rng)
-    crop = stack.gnn.crop
+    """Run one round, in one piece or in crops that the stacks share."""
+    gnn = stacks[0].gnn
+    frames = _start_frames(gnn, calphas, rng)
+    crop = gnn.crop
     if crop is None or len(calphas) <= crop.size:
-        return refine_piece(stack, calphas, frames, progress)
+        return refine_piece(stacks[0], calphas, frames, progress)
     plan = plan_crops(calphas.positions, crop.size, crop.keep, crop.repeats)
     log.info("%d residues in %d crops of %d", len(calphas), len(plan), crop.size)
+    tally = None if progress is None else Tally(progress, len(plan))
+    idle: SimpleQueue[GraphStack] = SimpleQueue()
+    for stack in stacks:
+        idle.put(stack)
 
     def run(residues: Int64[np.ndarray, " s"], i: int) -> Refinement:
-        return refine_piece(
-            stack,
-            _take_calphas(calphas, residues),
-            _take_frames(frames, residues),
-            _share_of(progress, i, len(plan)),
-        )
+        stack = idle.get()
+        try:
+            part = (_take_calphas(calphas, residues), _take_frames(frames, residues))
+            return refine_piece(stack, *part, tally)
+        finally:
+            idle.put(stack)
 
-    return refine_crops(plan, len(calphas), run)
+    return refine_crops(plan, len(calphas), run, at_once=len(stacks))
 
 
 def refine_piece(
@@ -194,9 +217,10 @@ def refine_piece(
             cubes=_cubes(stack, frames),
             rectangles=_rectangles(stack, frames, neighbours),
             **stack.sequence[layer],
+            **_kinds(networks.open(gnn.layers[layer]).inputs, calphas),
         )
         features = output["features_out"]
-        frames = update_frames(frames, output["shifts"])
+        frames = MOVES[gnn.frames](frames, output["shifts"])
         if progress is not None:
             progress(step + 1, n_steps)
     return Refinement(
@@ -242,9 +266,10 @@ def _sequence_inputs(
 def _start_frames(
     gnn: GnnNetwork, calphas: Calphas, rng: np.random.Generator
 ) -> BackboneFrames:
-    """Predicted frames (after the first round: refined ones), or random ones."""
-    if gnn.start_frames == "random":
-        return BackboneFrames(random_rotations(len(calphas), rng), calphas.positions)
+    """Predicted frames (after the first round: refined ones), or new random ones."""
+    if gnn.start_frames in RANDOM_FRAMES:
+        rotations = RANDOM_FRAMES[gnn.start_frames](len(calphas), rng)
+        return BackboneFrames(rotations, calphas.positions)
     if calphas.rotation is None:
         raise ValueError("the bundle starts from predicted frames, but none were predicted")
     return BackboneFrames(calphas.rotation, calphas.positions)
@@ -256,12 +281,21 @@ def _start_features(stack: GraphStack, calphas: Calphas) -> Float32[np.ndarray, 
         return np.zeros((n, gnn.hidden), np.float32)
     columns = [np.zeros((n, 0), np.float32)]
     for name in gnn.start_features:
-        column = getattr(calphas, name)
+        column = _is_protein(calphas) if name == "is_protein" else getattr(calphas, name)
         if column is None:
             raise ValueError(f"the bundle starts from {name}, but none were predicted")
-        columns.append(column.reshape(n, -1))
+        columns.append(column.reshape(n, -1).astype(np.float32, copy=False))
     features = stack.networks.open(gnn.start)(start_features=np.concatenate(columns, axis=1))
     return features["features"]
+
+
+def _is_protein(calphas: Calphas) -> Bool[np.ndarray, " r"]:
+    return np.ones(len(calphas), bool) if calphas.is_protein is None else calphas.is_protein
+
+
+def _kinds(ports: Collection[str], calphas: Calphas) -> dict[str, Bool[np.ndarray, " r"]]:
+    """Input of layers that tell amino acids from nucleotides."""
+    return {"is_protein": _is_protein(calphas)} if "is_protein" in ports else {}
 
 
 def _centred(positions: Float32[np.ndarray, "r 3"]) -> Float32[np.ndarray, "r 3"]:
@@ -293,7 +327,7 @@ def _rectangles(
     at_once = max(1, POINTS_AT_ONCE // (n_points * len(frames)))
     for start in range(0, neighbours.shape[1], at_once):
         columns = slice(start, start + at_once)
-        rectangles[:, columns] = sample_edge_rectangles(
+        rectangles[:, columns] = RECTANGLES[box.method](
             stack.density, frames, neighbours[:, columns], box.length, box.side, box.spacing
         )
     return rectangles
@@ -309,12 +343,5 @@ def _take_calphas(calphas: Calphas, rows: Int64[np.ndarray, " s"]) -> Calphas:
         probability=calphas.probability[rows],
         rotation=None if calphas.rotation is None else calphas.rotation[rows],
         aa_logits=None if calphas.aa_logits is None else calphas.aa_logits[rows],
+        is_protein=None if calphas.is_protein is None else calphas.is_protein[rows],
     )
-
-
-def _share_of(progress: Progress | None, i: int, n: int) -> Callable[[int, int], None] | None:
-    """Progress of part ``i`` of ``n`` as progress of the whole."""
-    if progress is None:
-        return None
-    whole = progress
-    return lambda done, total: whole(i * total + done, n * total)

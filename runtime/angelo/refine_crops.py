@@ -1,12 +1,15 @@
 """One round of refinement in overlapping crops, their results brought together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from angelo.neighbours import Crop
 from angelo.types import BackboneFrames, Refinement
+from angelo.windows import Progress
 
 #: Torsion vectors shorter than this have no direction.
 SHORTEST_TORSION = 1e-6
@@ -15,7 +18,29 @@ SHORTEST_TORSION = 1e-6
 RefineCrop = Callable[[Int64[np.ndarray, " s"], int], Refinement]
 
 
-def refine_crops(plan: Sequence[Crop], n: int, run: RefineCrop) -> Refinement:
+class Tally:
+    """Counts the steps of crops that may run at the same time."""
+
+    def __init__(self, progress: Progress, n_crops: int) -> None:
+        self._progress, self._n_crops = progress, n_crops
+        self._done, self._lock = 0, Lock()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell of one more step of some crop, ``total`` of which make the crop."""
+        with self._lock:
+            self._done += 1
+            self._progress(self._done, self._n_crops * total)
+
+
+def share_of(progress: Progress | None, i: int, n: int) -> Progress | None:
+    """Progress of part ``i`` of ``n`` as progress of the whole."""
+    if progress is None:
+        return None
+    whole = progress
+    return lambda done, total: whole(i * total + done, n * total)
+
+
+def refine_crops(plan: Sequence[Crop], n: int, run: RefineCrop, at_once: int = 1) -> Refinement:
     """Refine every crop, and combine what each says of the residues it keeps.
 
     C-alphas, amino-acid logits, existence and torsions (as unit vectors) are averaged over
@@ -30,6 +55,9 @@ def refine_crops(plan: Sequence[Crop], n: int, run: RefineCrop) -> Refinement:
         Number of residues.
     run
         Refines the given residues; called once for each crop, in order.
+    at_once
+        Crops that run at the same time, in threads; results are combined in order all the
+        same, so that they do not depend on it.
 
     Raises
     ------
@@ -39,8 +67,7 @@ def refine_crops(plan: Sequence[Crop], n: int, run: RefineCrop) -> Refinement:
     times_kept = np.zeros(n, np.int64)
     means: dict[str, np.ndarray] = {}
     last: dict[str, np.ndarray] = {}
-    for i, crop in enumerate(plan):
-        part = run(crop.residues, i)
+    for crop, part in zip(plan, _parts(plan, run, at_once), strict=True):
         rows = crop.residues[: crop.n_kept]
         times_kept[rows] += 1
         for name, values in _averaged(part).items():
@@ -57,6 +84,19 @@ def refine_crops(plan: Sequence[Crop], n: int, run: RefineCrop) -> Refinement:
     mean = {name: total.astype(np.float32) for name, total in means.items()}
     ca, rotation = mean.pop("ca"), last.pop("rotation")
     return Refinement(frames=BackboneFrames(rotation, ca), **mean, **last)
+
+
+def _parts(plan: Sequence[Crop], run: RefineCrop, at_once: int) -> Iterator[Refinement]:
+    """Refined crops in the order of the plan."""
+    residues = [crop.residues for crop in plan]
+    if at_once == 1:
+        yield from map(run, residues, range(len(plan)))
+        return
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(run, residues, range(len(plan)))
+    finally:  # after an error the crops that have not begun are not wanted any more
+        pool.shutdown(cancel_futures=True)
 
 
 def _averaged(part: Refinement) -> dict[str, np.ndarray]:

@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 
 from angelo import __version__
+from angelo.density import write_map
+from angelo.hand import MIRRORED_ENDING
 from angelo.job import BuildJob, Inputs
 from angelo.mmcif import ModelMetadata, mmcif_text
+from angelo.profiles import ProfileHmm, hmmer_text
 from angelo.prune import AssignmentReport
 from angelo.report.chimerax import chimerax_script
 from angelo.report.page import html_report
 from angelo.report.tables import chains_csv, residues_csv, sequences_csv
-from angelo.run_folder import RunFolder, write_files
+from angelo.run_folder import PROFILES, RunFolder, make_folder, sha256_of_file, write_files
 from angelo.types import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What was built; without sequences only the first."""
+    """What was built."""
 
     raw: Model
-    """Every residue of every chain."""
+    """Every residue of every chain; without sequences the only model."""
+    profiles: tuple[ProfileHmm, ...] = ()
+    """Of its chains that are long enough."""
     pruned: Model | None = None
     """The residues that the sequences support."""
     report: AssignmentReport | None = None
@@ -32,8 +37,9 @@ class Models:
     @property
     def by_name(self) -> dict[str, Model]:
         """The models there are, the one to look at first."""
-        pruned = {} if self.pruned is None else {"pruned": self.pruned}
-        return {**pruned, "raw": self.raw}
+        if self.pruned is None:
+            return {"built": self.raw}
+        return {"pruned": self.pruned, "raw": self.raw}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,14 @@ def write_results(
 ) -> tuple[str, ...]:
     """Write every file of the run, whole or not at all; return their names."""
     name = folder.name
-    suffix = {"pruned": "", "raw": "_raw"}
+    map_path = job.map_path
+    if inputs.is_mirrored:
+        map_path = folder.path / f"{name}{MIRRORED_ENDING}"
+        write_map(map_path, inputs.density)
+    suffix = {"built": "", "pruned": "", "raw": "_raw"}
     texts = {
         f"{name}{suffix[kind]}.cif": mmcif_text(
-            model, inputs.records, _metadata(job, inputs, f"{name}{suffix[kind]}", kind)
+            model, inputs.records, _metadata(map_path, inputs, f"{name}{suffix[kind]}", kind)
         )
         for kind, model in models.by_name.items()
         if model.n_residues
@@ -80,32 +90,39 @@ def write_results(
         texts["sequences.csv"] = sequences_csv(models.report, models.pruned, inputs.records)
     texts["summary.json"] = json.dumps(summary, indent=2) + "\n"
     texts[f"{name}.html"] = html_report(
-        f"{name}: angelo in {job.map_path.name}",
+        f"{name}: angelo in {map_path.name}",
         summary,
         models.by_name,
         inputs.records,
         inputs.notes,
     )
-    texts[f"{name}.cxc"] = chimerax_script(folder.path, job.map_path, coordinates)
+    texts[f"{name}.cxc"] = chimerax_script(folder.path, map_path, coordinates)
+    if models.profiles:
+        texts[f"{name}.hmm"] = hmmer_text(models.profiles)
+        for profile in models.profiles:
+            texts[f"{PROFILES}/{profile.name}.hmm"] = hmmer_text([profile])
+        make_folder(folder.path / PROFILES)
     write_files({folder.path / file: text for file, text in texts.items()})
-    return tuple(texts)
+    return (*texts, map_path.name) if inputs.is_mirrored else tuple(texts)
 
 
-def _metadata(job: BuildJob, inputs: Inputs, name: str, kind: str) -> ModelMetadata:
+def _metadata(map_path: Path, inputs: Inputs, name: str, kind: str) -> ModelMetadata:
     density, bundle = inputs.density, inputs.bundle
     what = {
+        "built": "all residues; no sequences were given, types are the networks' guess",
         "pruned": "residues that the sequences support",
         "raw": "all residues, also those that no sequence supports",
     }[kind]
     shape_xyz = np.array(density.values_zyx.shape[::-1], np.float32)
+    checksum = sha256_of_file(map_path) if inputs.is_mirrored else inputs.facts["map_sha256"]
     return ModelMetadata(
         name=name,
         title=f"Atomic model built by angelo: {what}",
         program_version=__version__,
         bundle=f"{bundle.name} {bundle.version}",
         bundle_citation=bundle.citation,
-        map_name=job.map_path.name,
-        map_sha256=inputs.facts["map_sha256"],
+        map_name=map_path.name,
+        map_sha256=checksum,
         cell=shape_xyz * density.voxel_size,
     )
 

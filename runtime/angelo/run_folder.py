@@ -26,6 +26,10 @@ PROGRAM = "angelo"
 RUN_RECORD = "run.json"
 LOG_FILE = "angelo.log"
 STAGES = "stages"
+#: Folders with profiles of chains, and with what a search for them found.
+PROFILES, SEARCH = "hmm", "search"
+#: Files of a search.
+SEARCH_FILES = ("all_hits.*", "best_hits.*", "search.json*", "*_named.cif*")
 #: Ending of a file that is still being written.
 PARTIAL = ".angelo-partial"
 
@@ -64,6 +68,14 @@ def write_files(contents: Mapping[Path, str | bytes]) -> None:
         for leftover in partial.values():
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that is there is left alone. OutputError if not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -137,11 +149,9 @@ class RunFolder:
                 f"{path}: holds a run with other inputs or settings. Give another folder with "
                 "-o, or --overwrite to replace that run"
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(path, error) from error
-        folder = cls(path, key, "unfinished" if same and not overwrite else "new", _lock(path))
+        make_folder(path)
+        state: State = "unfinished" if same and not overwrite else "new"
+        folder = cls(path, key, state, lock_folder(path))
         if folder.state == "new":
             if record is not None:
                 _remove_run(path, record)
@@ -167,12 +177,8 @@ class RunFolder:
         buffer = io.BytesIO()
         arrays = {"run key": np.array(self.key), **_flatten(result)}
         np.savez(buffer, allow_pickle=False, **arrays)
-        folder = self.path / STAGES
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
-        write_file(folder / f"{name}.npz", buffer.getvalue())
+        make_folder(self.path / STAGES)
+        write_file(self.path / STAGES / f"{name}.npz", buffer.getvalue())
 
     def load_stage(self, name: str, kind: type[T]) -> T | None:
         """Return what a finished stage of this run gave; None if there is nothing to be had."""
@@ -200,8 +206,16 @@ def _is_worthless(path: Path, record: dict[str, Any]) -> bool:
     return record.get("status") == "running" and not (path / STAGES).exists()
 
 
-def _lock(path: Path) -> int | None:
-    """Keep other processes of this program out of a folder, where the system can do that."""
+def lock_folder(path: Path) -> int | None:
+    """Keep other processes of this program out of a folder, where the system can do that.
+
+    Returns a handle to be closed at the end.
+
+    Raises
+    ------
+    OutputError
+        If another process has it.
+    """
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -257,12 +271,16 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def _remove_run(path: Path, record: dict[str, Any]) -> None:
     """Delete what a run left in its folder and nothing else; the record goes last."""
     base = path.resolve().name
-    usual = {f"{base}.cif", f"{base}_raw.cif", f"{base}.cxc", f"{base}.html", LOG_FILE}
+    endings = (".cif", "_raw.cif", ".cxc", ".html", ".hmm", "_mirrored.mrc")
+    usual = {LOG_FILE, *(f"{base}{ending}" for ending in endings)}
     try:
         for name in sorted(usual.union(record.get("files", []))):
             if Path(name).name == name:  # a record edited by hand must not reach other folders
                 (path / name).unlink(missing_ok=True)
         _remove_folder_of_files(path / STAGES, "*.npz*")
+        _remove_folder_of_files(path / PROFILES, "*.hmm*")
+        for pattern in SEARCH_FILES:
+            _remove_folder_of_files(path / SEARCH, pattern)
         (path / RUN_RECORD).unlink()
     except OSError as error:
         raise output_error(path, error) from error

@@ -22,7 +22,8 @@ NUCLEOTIDE_MIN_LENGTH = 20
 #: Records shorter than this are kept, but cannot be found in a map.
 SHORT_LENGTH = 3
 
-_GZIP_MAGIC = b"\x1f\x8b"
+#: First bytes of a gzip file.
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ def read_fasta(path: Path) -> tuple[tuple[SequenceRecord, ...], tuple[str, ...]]
         letters = _drop_gaps(raw, name, notes)
         if not letters:
             notes.append(f"{name}: no residues (line {raw.line}); record skipped")
-        elif _is_nucleic(letters):
+        elif is_nucleic("".join(letter for letter, _, _ in letters)):
             nucleic.append(name)
             notes.append(f"{name}: nucleic acid, which this bundle does not build; skipped")
         else:
@@ -85,7 +86,7 @@ def _read_text(path: Path) -> str:
     """Whole file as text; gzip is known by its first bytes, not by the file's name."""
     try:
         content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
+        if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SequenceError(f"{path}: damaged gzip file ({error}); copy it again") from None
@@ -150,11 +151,11 @@ def _drop_gaps(raw: _RawRecord, name: str, notes: list[str]) -> list[tuple[str, 
     return letters
 
 
-def _is_nucleic(letters: list[tuple[str, int, int]]) -> bool:
-    """Whether the letters read as DNA or RNA."""
-    n_bases = sum(letter in "ACGTUN" for letter, _, _ in letters)
-    return len(letters) >= NUCLEOTIDE_MIN_LENGTH and n_bases > NUCLEOTIDE_FRACTION * len(
-        letters
+def is_nucleic(residues: str) -> bool:
+    """Whether upper-case letters read as DNA or RNA."""
+    n_bases = sum(map(residues.count, "ACGTUN"))
+    return len(residues) >= NUCLEOTIDE_MIN_LENGTH and n_bases > NUCLEOTIDE_FRACTION * len(
+        residues
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from angelo.errors import BundleError, DeviceError, GraphError
+from angelo.gpus import gpu_is_visible, gpus_out_of_reach
 from angelo.processors import usable_cpus
 
 # Read when the library is loaded, so it cannot wait until a session is made.
@@ -79,7 +81,8 @@ def find_devices(text: str) -> tuple[Device, ...]:
     Raises
     ------
     DeviceError
-        If the text is none of these, or a GPU that it names does not work.
+        If the text is none of these, or a GPU that it names does not work; for ``auto`` if
+        this build could use a GPU that is here but out of reach.
     """
     if text.strip().lower() != "auto":
         devices = parse_devices(text)
@@ -90,7 +93,10 @@ def find_devices(text: str) -> tuple[Device, ...]:
     first = Device("cuda")
     if (trouble := _trouble(first)) is None:
         return (first,)
-    log.info("running on the processor: %s", trouble)
+    if CUDA in ort.get_available_providers() and gpus_out_of_reach() is not None:
+        raise DeviceError(trouble)
+    level = logging.WARNING if gpu_is_visible() else logging.INFO
+    log.log(level, "running on the processor: %s", trouble)
     return (CPU,)
 
 
@@ -131,8 +137,10 @@ def _trouble(device: Device) -> str | None:
     if CUDA not in ort.get_available_providers():
         return (
             f"device {device} needs {CUDA}, which this build of ONNX Runtime lacks; "
-            f"install the GPU build ({GPU_INSTALL}), {remedy}"
+            f"install the GPU build ({GPU_INSTALL}) or take the GPU image, {remedy}"
         )
+    if (reason := gpus_out_of_reach()) is not None:
+        return f"device {device}: {reason}, {remedy}"
     remedy = f"check the driver and the number of the GPU with nvidia-smi, {remedy}"
     try:
         session = _new_session(IDENTITY_MODEL, device, threads=1)
@@ -317,6 +325,9 @@ def _new_session(model: Path | bytes, device: Device, threads: int) -> Any:
 
 def _preload_cuda() -> None:
     """Load the CUDA libraries that came as Python packages, where there are any."""
+    # Kernels made for a GPU newer than the library are kept, but not in the home folder.
+    kept = Path(tempfile.gettempdir()) / f"angelo-cuda-{os.getuid()}"
+    os.environ.setdefault("CUDA_CACHE_PATH", str(kept))
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             ort.preload_dlls()

@@ -41,6 +41,8 @@ class Calphas:
     """Frames from the predicted N and C directions (residue axes as columns), if predicted."""
     aa_logits: Float32[np.ndarray, "r t"] | None = None
     """Amino-acid logits in the bundle's residue order, if predicted."""
+    is_protein: Bool[np.ndarray, " r"] | None = None
+    """Whether it is an amino acid rather than a nucleotide; None: all are."""
 
     def __len__(self) -> int:
         return len(self.positions)

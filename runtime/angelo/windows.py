@@ -109,6 +109,7 @@ def run_windows(
     run: Network,
     threshold: float,
     progress: Progress | None = None,
+    wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
 ) -> VoxelPredictions:
     """Predictions of the C-alpha network for every voxel of a map of any size.
 
@@ -125,12 +126,15 @@ def run_windows(
         The network; the last batch may be short.
     threshold
         Only voxels with a higher probability are returned, in z, y, x order.
+    wanted
+        Windows to run, as ``plan_axis`` lays them; None: those that hold more than solvent.
     """
     shape = density.values_zyx.shape
     plans = [plan_axis(n, settings) for n in shape]
-    wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
+    if wanted is None:
+        wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
     indices = [tuple(int(i) for i in index) for index in np.argwhere(wanted)]
-    log.info("%d of %d windows hold more than solvent", len(indices), wanted.size)
+    log.info("running %d of %d windows", len(indices), wanted.size)
     inputs = _input_volumes(density.values_zyx, settings)
     calpha = settings.channels.index("calpha")
     names = tuple(name for name in settings.channels if name != "calpha")

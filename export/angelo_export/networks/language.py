@@ -1,7 +1,8 @@
 """Protein language models of the ESM family.
 
 One module serves three purposes: the small embedder trained for our own bundle, and import of
-ESM-1b and ESM-2 checkpoints, whose parameter names (fair-esm's) it keeps.
+ESM-1b and ESM-2 checkpoints (``angelo_export.esm_checkpoints``), whose parameter names
+(fair-esm's) it keeps.
 
 References
 ----------
@@ -43,11 +44,13 @@ class LanguageConfig:
     tokens: int = len(ALPHABET)
     """Size of the alphabet."""
     positions: Literal["rotary", "learned"] = "rotary"
-    """``rotary`` is ESM-2; ``learned`` is ESM-1b, with a layer norm before the first layer."""
+    """``rotary`` is ESM-2, ``learned`` is ESM-1b."""
     feed_forward: int | None = None
     """Channels inside a layer's feed-forward part; four times the width if None."""
     max_positions: int = 1024
     """Longest input of learned positions, special tokens included; rotary has no limit."""
+    input_norm: bool = True
+    """Whether a layer norm follows learned positions, as in ESM-1b; not all its kin have it."""
     padding_token: int = ALPHABET.index("<pad>")
     """Padding, which nothing attends to."""
     mask_token: int = ALPHABET.index("<mask>")
@@ -119,9 +122,9 @@ class SelfAttention(nn.Module):
             self.rot_emb = RotaryPositions(config.width // config.heads)
 
     def forward(
-        self, x: Float[Tensor, "b l e"], is_real: Bool[Tensor, "b l"]
+        self, x: Float[Tensor, "b l e"], is_real: Bool[Tensor, "b l"] | None
     ) -> Float[Tensor, "b l e"]:
-        """Attend to all real tokens."""
+        """Attend to all real tokens; None: there is no padding."""
         b, length = x.shape[:2]  # not unflatten, which the tracing exporter makes static
         q, k, v = (
             projection(x).reshape(b, length, self.heads, -1).transpose(1, 2)
@@ -129,9 +132,8 @@ class SelfAttention(nn.Module):
         )
         if self.rot_emb is not None:
             q, k = self.rot_emb(q), self.rot_emb(k)
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=is_real[:, None, None]
-        )
+        mask = None if is_real is None else is_real[:, None, None]
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
         return projected
 
@@ -149,9 +151,9 @@ class LanguageLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.width)
 
     def forward(
-        self, x: Float[Tensor, "b l e"], is_real: Bool[Tensor, "b l"]
+        self, x: Float[Tensor, "b l e"], is_real: Bool[Tensor, "b l"] | None
     ) -> Float[Tensor, "b l e"]:
-        """One layer."""
+        """One layer; None: there is no padding."""
         x = x + self.self_attn(self.self_attn_layer_norm(x), is_real)
         fed: Tensor = self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x))))
         return x + fed
@@ -174,11 +176,8 @@ class TokenHead(nn.Module):
         return functional.linear(hidden, self.weight, self.bias)
 
 
-class LanguageModel(nn.Module):
-    """Tokens -> one embedding per token (the last layer's, normalised).
-
-    Contact prediction is left out: ``state_from_fair_esm`` drops its parameters.
-    """
+class LanguageEmbedder(nn.Module):
+    """Tokens -> one embedding per token (the last layer's, normalised)."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
@@ -190,26 +189,28 @@ class LanguageModel(nn.Module):
         self.emb_layer_norm_before: nn.Module | None = None
         if config.positions == "learned":
             self.embed_positions = LearnedPositions(config)
-            self.emb_layer_norm_before = nn.LayerNorm(config.width)
+            if config.input_norm:
+                self.emb_layer_norm_before = nn.LayerNorm(config.width)
         self.layers = nn.ModuleList(LanguageLayer(config) for _ in range(config.layers))
         self.emb_layer_norm_after = nn.LayerNorm(config.width)
-        self.lm_head = TokenHead(self.embed_tokens)
-        # Tied to the logits, embeddings of unit variance would saturate them at the start.
-        nn.init.normal_(self.embed_tokens.weight, std=config.width**-0.5)
 
     def forward(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l e"]:
         """Embeddings; rows of padding hold nothing meaningful."""
         is_real = tokens != self.config.padding_token
-        x = self._embed(tokens, is_real)
+        return self._run_layers(self._embed(tokens, is_real), is_real)
+
+    def embed_unpadded(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l e"]:
+        """Embeddings of rows without padding: the same, and no layer looks for it."""
+        return self._run_layers(self._embed(tokens, torch.ones_like(tokens).bool()), None)
+
+    def _run_layers(
+        self, x: Float[Tensor, "b l e"], is_real: Bool[Tensor, "b l"] | None
+    ) -> Float[Tensor, "b l e"]:
+        """All layers and the final layer norm."""
         for layer in self.layers:
             x = layer(x, is_real)
         embeddings: Tensor = self.emb_layer_norm_after(x)
         return embeddings
-
-    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l t"]:
-        """Token logits at every place, for training on masked residues."""
-        predicted: Tensor = self.lm_head(self(tokens))
-        return predicted
 
     def _embed(
         self, tokens: Int[Tensor, "b l"], is_real: Bool[Tensor, "b l"]
@@ -222,19 +223,23 @@ class LanguageModel(nn.Module):
             observed = masked.sum(dim=1) / real.sum(dim=1)
             scale = (1.0 - TRAINING_MASK_FRACTION) / (1.0 - observed)
             x = x * ((1.0 - masked) * scale[:, None])[..., None]
-        if self.embed_positions is not None and self.emb_layer_norm_before is not None:
-            x = self.emb_layer_norm_before(x + self.embed_positions(is_real))
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(is_real)
+        if self.emb_layer_norm_before is not None:
+            x = self.emb_layer_norm_before(x)
         return x * real[..., None]
 
 
-def state_from_fair_esm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters under this module's names from those of a fair-esm file's ``model`` entry.
+class LanguageModel(LanguageEmbedder):
+    """An embedder with its token head, which trains it."""
 
-    Files wrap the model as ``encoder.sentence_encoder.`` (ESM-1b) or ``encoder.`` (heads,
-    ESM-2); the contact head is not used here.
-    """
-    renamed = {
-        name.removeprefix("encoder.").removeprefix("sentence_encoder."): value
-        for name, value in state.items()
-    }
-    return {name: value for name, value in renamed.items() if "contact_head." not in name}
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__(config)
+        self.lm_head = TokenHead(self.embed_tokens)
+        # Tied to the logits, embeddings of unit variance would saturate them at the start.
+        nn.init.normal_(self.embed_tokens.weight, std=config.width**-0.5)
+
+    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l t"]:
+        """Token logits at every place, for training on masked residues."""
+        predicted: Tensor = self.lm_head(self(tokens))
+        return predicted

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
+from angelo.residues import CODE_FROM_NAME
 from angelo.types import Model, ModelChain, SequenceRecord
 
 #: Confidences with a colour of their own, and those colours (red, green, blue).
@@ -13,6 +15,8 @@ STOPS = (0.0, 50.0, 100.0)
 COLOURS = np.array([[220, 70, 50], [240, 200, 60], [40, 90, 200]])
 #: Width of a strip, pixels, and height of one.
 STRIP_WIDTH, STRIP_HEIGHT = 900, 14
+#: Probability from which a guessed residue type is a capital letter; letters of a line.
+SURE, GUESS_WIDTH = 0.5, 100
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #222 }
 table { border-collapse: collapse } td, th { padding: 0.15em 0.9em 0.15em 0; text-align: left }
@@ -30,9 +34,10 @@ def html_report(
 ) -> str:
     """Summary, sequences with what covers them, chains with their confidence.
 
-    ``models`` has ``raw`` and, where sequences were given, ``pruned``.
+    The first of ``models`` is shown. Without ``records`` the networks' guess of each chain's
+    sequence is written out.
     """
-    named = models.get("pruned", models["raw"])
+    named = next(iter(models.values()))
     parts = [
         "<!doctype html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
@@ -47,7 +52,12 @@ def html_report(
         parts.append("<h2>Sequences</h2>")
         parts += [_sequence(i, record, named) for i, record in enumerate(records)]
     parts.append("<h2>Chains</h2>")
-    parts += [_chain(chain) for chain in named.chains]
+    if not records:
+        parts.append(
+            "<p>Residue types are the networks' guess, in small letters where they give it "
+            f"less than {SURE:.0%}. <code>angelo search</code> looks for the proteins.</p>"
+        )
+    parts += [_chain(chain) + ("" if records else _guess(chain)) for chain in named.chains]
     parts.append(
         "<p>Colour is confidence: red 0, yellow 50, blue 100 (as in the B-factor column). "
         "It is the networks' own guess of their error; look at the model in the map.</p>"
@@ -76,6 +86,15 @@ def _chain(chain: ModelChain) -> str:
     mean = float(chain.confidence.mean()) if len(chain) else 0.0
     head = f"<p><b>{escape(chain.name)}</b>: {len(chain)} residues, confidence {mean:.0f}</p>"
     return head + _strip(chain, int(chain.sequence_positions.max(initial=1)))
+
+
+def _guess(chain: ModelChain) -> str:
+    """Write the built residue types in one-letter codes."""
+    codes = (
+        CODE_FROM_NAME[kind] if probability >= SURE else CODE_FROM_NAME[kind].lower()
+        for kind, probability in zip(chain.residue_types, chain.aa_probability, strict=True)
+    )
+    return "<pre>" + "\n".join(wrap("".join(codes), GUESS_WIDTH)) + "</pre>"
 
 
 def _strip(chain: ModelChain, length: int) -> str:

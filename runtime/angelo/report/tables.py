@@ -24,8 +24,9 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def residues_csv(models: Mapping[str, Model], records: Sequence[SequenceRecord]) -> str:
     """One row a residue: where it is, and how sure the networks are of it.
 
-    ``models`` are named ("pruned", "raw"); the name is the first column. C-alpha positions are
-    in Å, map coordinates; confidence is 0 to 100, the probability of the type 0 to 1.
+    ``models`` are named ("pruned" and "raw", or "built"); the name is the first column.
+    C-alpha positions are in Å, map coordinates; confidence is 0 to 100, the probability of the
+    type 0 to 1.
     """
     rows = []
     for name, model in models.items():
@@ -85,7 +86,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Summarise what was built; ``pruned`` and ``report`` are None without sequences.
 
-    ``sequence_coverage`` is the fraction of all sequence positions built at least once.
+    ``sequence_coverage`` is the fraction of all sequence positions built at least once. Where
+    the residue types are the networks' guess, ``mean_type_probability`` says how sure they are.
     """
     summary: dict[str, Any] = {
         "residues_built": raw.n_residues,
@@ -93,7 +95,8 @@ def summarise(
         "mean_confidence_built": _model_confidence(raw),
     }
     if pruned is None or report is None:
-        return summary
+        types = [chain.aa_probability for chain in raw.chains]
+        return summary | {"mean_type_probability": round(_mean(np.concatenate(types)), 4)}
     length = sum(found.length for found in report.sequences)
     covered = sum(found.fraction * found.length for found in report.sequences)
     return summary | {

@@ -1,0 +1,105 @@
+"""Trace one graph of an official bundle, and keep it only if it computes what torch does."""
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from angelo.errors import BundleError
+from angelo_export.modelangelo_graphs import Piece
+from angelo_export.parity import Outputs, file_outputs, torch_outputs, worst_differences
+from angelo_export.storage import store_in_half
+from angelo_export.trace import TracedGraph
+
+log = logging.getLogger(__name__)
+
+#: Largest difference from torch, relative to an output's largest value, that needs no further
+#: question. Single layers with random weights: about 1e-5.
+PARITY_LIMIT = 1e-4
+#: The C-alpha network's 82 blocks can amplify rounding to 1e-2 in any program that computes in
+#: single precision. So a graph that is further from torch is kept if it is no further from what
+#: torch computes in double precision than this many times torch itself is, root mean square.
+EXACT_FACTOR = 3.0
+#: Weights stay in single precision where half changes an output by more than this.
+HALF_LIMIT = 1e-2
+
+
+def write_compared(piece: Piece, folder: Path, *, half: bool) -> dict[str, float]:
+    """Write the file of a piece and say how far it is from torch.
+
+    Returns
+    -------
+    dict
+        ``parity``: the worst difference; ``half``, where weights are in half precision: how
+        much of it that alone makes.
+
+    Raises
+    ------
+    BundleError
+        If it departs from torch by more than rounding.
+    """
+    graph = piece.trace()
+    path = piece.write(graph, folder)
+    expected, got = torch_outputs(graph), file_outputs(graph, path)
+    worst = _worst(expected, got)
+    if not worst <= PARITY_LIMIT:
+        require_as_exact(graph, expected, got, path)
+    if not half:
+        return {"parity": _rounded(worst)}
+    single = path.read_bytes()
+    store_in_half(path)
+    stored = file_outputs(graph, path)
+    if not (lost := _worst(got, stored)) <= HALF_LIMIT:
+        path.write_bytes(single)
+        log.warning(
+            "%s stays in single precision: half would change its output by %.1e of its "
+            "largest value",
+            piece.name,
+            lost,
+        )
+        return {"parity": _rounded(worst)}
+    return {"parity": _rounded(_worst(expected, stored)), "half": _rounded(lost)}
+
+
+def require_as_exact(graph: TracedGraph, expected: Outputs, got: Outputs, path: Path) -> None:
+    """Raise BundleError if ``got`` is much further from double precision than ``expected``."""
+    exact = torch_outputs(_in_double_precision(graph))
+    torchs, ours = root_mean_square(exact, expected), root_mean_square(exact, got)
+    if not ours <= EXACT_FACTOR * torchs:
+        raise BundleError(
+            f"{path.name}: {ours:.1e} of its deviation from double precision, while torch's "
+            f"single precision is {torchs:.1e}; check that torch, onnx and onnxruntime are the "
+            "versions export/pyproject.toml asks"
+        )
+    log.info("%s: %.1e from double precision, torch %.1e", path.name, ours, torchs)
+
+
+def root_mean_square(exact: Outputs, got: Outputs) -> float:
+    """Difference of the worst output, in units of its deviation; infinite if not finite."""
+    worst = 0.0
+    for want, have in zip(exact, got, strict=True):
+        for name, values in want.items():
+            if values.shape != have[name].shape or not np.isfinite(have[name]).all():
+                return float("inf")
+            scale = max(float(values.std()), float(np.finfo(np.float32).tiny))
+            square = np.square(values - have[name].astype(np.float64)).mean()
+            worst = max(worst, float(np.sqrt(square)) / scale)
+    return worst
+
+
+def _in_double_precision(graph: TracedGraph) -> TracedGraph:
+    inputs = tuple(
+        tuple(array.double() if array.is_floating_point() else array for array in arrays)
+        for arrays in graph.inputs
+    )
+    return replace(graph, module=copy.deepcopy(graph.module).double(), inputs=inputs)
+
+
+def _worst(expected: Outputs, got: Outputs) -> float:
+    return max(worst_differences(expected, got).values())
+
+
+def _rounded(difference: float) -> float:
+    return float(f"{difference:.2g}")

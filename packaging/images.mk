@@ -1,0 +1,52 @@
+# Targets for lock files and images, included by the Makefile; docs/images.md describes them.
+
+# Newest versions that runtime/pyproject.toml allows, with checksums. Both images have the same
+# versions; docs/images.md says why the GPU image does without what is left out here.
+UV := $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
+    --no-emit-index-url --no-emit-find-links --python-version 3.13 \
+    --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make locks'
+NOT_IN_GPU := onnxruntime nvidia-cufft nvidia-nvjitlink
+# Prints what builds the package.
+BUILD_REQUIRES := import tomllib; \
+    print(*tomllib.load(open("runtime/pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+
+# Which images to make: cpu, gpu or both.
+TARGETS ?= cpu
+ENGINE ?= $(shell packaging/engine.sh)
+APPTAINER ?= apptainer
+# Options for the engine's build and run and for apptainer build, for machines that need some.
+BUILD_FLAGS ?=
+RUN_FLAGS ?=
+SIF_FLAGS ?=
+
+IMAGE_ARGS = \
+    --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/angelo/__init__.py) \
+    --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 2> /dev/null || echo unknown) \
+    --build-arg BUNDLE_SHA256=$$(sha256sum models/compact/bundle.json | cut -d ' ' -f 1)
+
+.PHONY: locks image sif image-test
+
+locks:
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install 'uv>=0.13,<0.14'
+	$(PY) -c '$(BUILD_REQUIRES)' | $(UV) - -o locks/build.txt
+	$(UV) runtime/pyproject.toml -o locks/cpu.txt
+	$(UV) runtime/pyproject.toml --extra gpu --constraint locks/cpu.txt -o locks/gpu.txt \
+	    $(addprefix --no-emit-package ,$(NOT_IN_GPU))
+
+image:
+	@test -n '$(ENGINE)' || { echo 'no image without docker or podman' >&2; exit 1; }
+	for target in $(TARGETS); do \
+	    $(ENGINE) build $(BUILD_FLAGS) $(IMAGE_ARGS) --target $$target --tag angelo:$$target .; \
+	done
+
+sif:
+	for target in $(TARGETS); do \
+	    $(APPTAINER) build --force $(SIF_FLAGS) $(IMAGE_ARGS) --build-arg VARIANT=$$target \
+	        angelo-$$target.sif apptainer.def; \
+	done
+
+# Builds and tests what can be built here, and says what cannot and why.
+image-test:
+	@TARGETS='$(TARGETS)' APPTAINER='$(APPTAINER)' RUN_FLAGS='$(RUN_FLAGS)' \
+	    HADOLINT='$(VENV)/bin/hadolint' packaging/image_test.sh

@@ -1,0 +1,1 @@
+"""Many maps: a manifest, a queue on one machine or a Slurm array, one summary at the end."""

@@ -1,0 +1,388 @@
+"""Official bundles of reduced widths: from their files to a model, and what is refused."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import gemmi
+import numpy as np
+import onnx
+import pytest
+import torch
+from official_bundle import (
+    CALPHA,
+    CONFIG,
+    GRAPH,
+    random_calpha,
+    random_graph,
+    write_esm,
+    write_official,
+)
+from tiny_map import write_tiny_inputs
+from typer.testing import CliRunner
+
+from angelo.bundle import load_bundle
+from angelo.errors import BundleError, OutputError
+from angelo.job import BuildJob
+from angelo.pipeline import build_model
+from angelo.residues import AMINO_ACIDS, RESIDUE_TYPES
+from angelo.session import CPU
+from angelo_export import import_modelangelo as module
+from angelo_export import modelangelo_parity as parity
+from angelo_export.__main__ import app
+from angelo_export.import_modelangelo import RECORD, import_modelangelo
+from angelo_export.modelangelo_files import PUBLISHED, cube_side_of, load_state, open_official
+from angelo_export.modelangelo_graphs import calpha_piece, random_inputs
+from angelo_export.modelangelo_networks import calpha_network, graph_config
+from angelo_export.weights import CheckpointError
+
+NO_SEQUENCE = replace(GRAPH, sequence=None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle with sequences, imported from its folder."""
+    place = tmp_path_factory.mktemp("official")
+    source = write_official(place / "original")
+    esm = write_esm(place / "tiny.pt")
+    told = []
+    out = place / "models" / "imported"
+    manifest = import_modelangelo(source, out, esm, progress=lambda *what: told.append(what))
+    return SimpleNamespace(source=source, esm=esm, folder=out, manifest=manifest, told=told)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pieces are one byte each instead of traced; returns the names in the order written."""
+    written = []
+
+    def write(piece, folder, *, half):
+        (folder / piece.name).write_bytes(b"x")
+        written.append(piece.name)
+        return {"parity": 0.0}
+
+    monkeypatch.setattr(module, "write_compared", write)
+    monkeypatch.setattr(module, "load_bundle", lambda folder: None)
+    return written
+
+
+def test_manifest_has_the_published_schedule(made):
+    bundle = load_bundle(made.folder)
+    assert (bundle.name, bundle.version) == ("imported", "1.0-100")
+    assert "10.1038/s41586-024-07215-4" in bundle.citation
+    assert bundle.residue_types == RESIDUE_TYPES
+    assert (bundle.map.voxel_size, bundle.map.spectrum) == (1.0, None)
+    windows = bundle.c_alpha.windows
+    assert (bundle.c_alpha.voxel_size, windows.window, windows.stride) == (1.5, 32, 16)
+    assert windows.channels == ("calpha", "phosphorus", "backbone")
+    assert bundle.c_alpha.points.threshold == 0.05
+    gnn = bundle.gnn
+    assert (gnn.rounds, gnn.iterations, gnn.hidden, gnn.neighbours) == (2, 2, 8, 4)
+    assert (gnn.cube.side, gnn.rectangle.length, gnn.rectangle.side) == (23, 7, 3)
+    assert {gnn.rectangle.method, gnn.frames, gnn.start_frames} == {"modelangelo"}
+    assert (gnn.crop.size, gnn.crop.keep, gnn.crop.repeats) == (12, 12, 1)
+    assert bundle.language.graph == "embedder.onnx"
+    assert max(bundle.parity.values()) <= 1e-4
+    assert set(bundle.parity) | {"embedder.onnx.data"} == set(bundle.files)
+    checkpoints = bundle.made_by["checkpoints"]
+    path = made.source / "gnn" / "chkpt_100.torch"
+    assert checkpoints["gnn"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "# imported" in (made.folder / "README.md").read_text()
+
+
+def test_every_file_is_told_once_and_nothing_else_is_left(made):
+    names = ["c_alpha", "start", "seq_kv", "layer_00", "layer_01", "heads", "embedder"]
+    assert made.told == [(f"{name}.onnx", i, 7) for i, name in enumerate(names)]
+    assert [path.name for path in made.folder.parent.iterdir()] == ["imported"]
+    files = {path.name for path in made.folder.iterdir()}
+    assert files == {*made.manifest["files"], "bundle.json", "README.md"}
+
+
+def test_heads_and_edges_are_left_out_where_nothing_reads_them(made):
+    def weights(name):
+        model = onnx.load(made.folder / name)
+        return sum(np.prod(array.dims) for array in model.graph.initializer)
+
+    assert weights("layer_00.onnx") < weights("layer_01.onnx")
+    ports = [port.name for port in onnx.load(made.folder / "layer_00.onnx").graph.output]
+    assert ports == ["features_out", "shifts"]
+
+
+@pytest.fixture
+def job(made, tmp_path):
+    map_path, fasta = write_tiny_inputs(tmp_path)
+    return BuildJob(map_path, fasta, tmp_path / "a" / "out", made.folder, "cpu", threads=1)
+
+
+def test_a_map_is_built_end_to_end(job, tmp_path, monkeypatch):
+    result = build_model(job)
+    structure = gemmi.read_structure(str(result.folder / "out_raw.cif"))
+    n = sum(len(chain) for chain in structure[0])
+    assert n > 12  # more than one crop
+    assert {residue.name for chain in structure[0] for residue in chain} <= set(AMINO_ACIDS)
+    # Several devices share windows and crops, and the result stays the same.
+    monkeypatch.setattr("angelo.job.find_devices", lambda _: (CPU, CPU))
+    other = build_model(replace(job, out=tmp_path / "b" / "out"))
+    for name in ("out_raw.cif", "residues.csv"):
+        first, second = ((r.folder / name).read_bytes() for r in (result, other))
+        assert first == second
+
+
+def test_without_sequences_from_a_zip_in_half_precision(tmp_path, caplog):
+    source = write_official(tmp_path / "original_no_seq", sizes=NO_SEQUENCE)
+    (source / "gnn" / "model.py").write_text("net = Net(256, p_context=17)\nraise SystemExit\n")
+    archive = Path(shutil.make_archive(str(tmp_path / "no_seq"), "zip", tmp_path, source.name))
+    out = tmp_path / "models" / "half"
+    manifest = import_modelangelo(archive, out, half=True)
+    assert "that of no published bundle" in caplog.text
+    bundle = load_bundle(out)
+    assert bundle.language is None and bundle.gnn.sequence is None
+    assert bundle.gnn.cube.side == 17
+    assert 0 < bundle.parity["half_precision_storage"] < parity.HALF_LIMIT
+    assert manifest["made_by"]["imported"]["zip"] == "no_seq.zip"
+    assert not list(out.parent.glob("*.unfinished"))
+
+
+def test_known_zips_are_named(tmp_path, monkeypatch, caplog):
+    source = write_official(tmp_path / "any")
+    archive = Path(shutil.make_archive(str(tmp_path / "renamed"), "zip", source))
+    digest = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(PUBLISHED, digest, ("original", "7733060"))
+    (tmp_path / "scratch").mkdir()
+    files = open_official(archive, tmp_path / "scratch")
+    assert files.origin["published_as"] == "original"
+    assert not caplog.text
+    assert load_state(files.graph).keys() == random_graph(GRAPH).keys()
+
+
+def test_five_zips_are_known():
+    assert sorted(name for name, _ in PUBLISHED.values()) == [
+        "nucleotides",
+        "nucleotides_no_seq",
+        "original",
+        "original_no_seq",
+        "small_gpu",
+    ]
+
+
+def test_nothing_is_unpacked_outside(tmp_path):
+    source = write_official(tmp_path / "any")
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("config.json", "c_alpha/chkpt.torch", "gnn/chkpt_100.torch"):
+            archive.write(source / name, f"../../outside/{name}")
+    (tmp_path / "deep" / "scratch").mkdir(parents=True)
+    open_official(path, tmp_path / "deep" / "scratch")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["any", "deep", "evil.zip"]
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("super().__init__(Net(8, p_context=23))", 23),
+        ("Net(q_length=7)", 17),
+        ("Net(p_context=side)", 17),
+        ("not python at all", 17),
+    ],
+)
+def test_cube_side_of_a_definition(text, side):
+    assert cube_side_of(text) == side
+
+
+def test_a_stopped_import_goes_on(tmp_path, quick, monkeypatch):
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE)
+    write = module.write_compared
+
+    def stop_at_heads(piece, folder, *, half):
+        if piece.name == "heads.onnx":
+            raise KeyboardInterrupt
+        return write(piece, folder, half=half)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_compared", stop_at_heads)
+        with pytest.raises(KeyboardInterrupt):
+            import_modelangelo(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    work = tmp_path / "out.unfinished"
+    assert len(json.loads((work / RECORD).read_text())["pieces"]) == 4
+    (work / "layer_01.onnx").write_bytes(b"damaged")
+    (work / "stale.onnx").write_bytes(b"of another source")
+    quick.clear()
+    import_modelangelo(source, tmp_path / "out")
+    assert quick == ["layer_01.onnx", "heads.onnx"]
+    assert not work.exists()
+    assert not (tmp_path / "out" / "stale.onnx").exists()
+
+
+def test_other_settings_start_anew(tmp_path, quick, monkeypatch):
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "manifest_of", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            import_modelangelo(source, tmp_path / "out")
+    quick.clear()
+    import_modelangelo(source, tmp_path / "out", half=True)
+    assert len(quick) == 5
+
+
+def test_what_exists_is_not_overwritten(made, tmp_path):
+    before = (made.folder / "bundle.json").read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        import_modelangelo(made.source, made.folder, made.esm)
+    assert (made.folder / "bundle.json").read_bytes() == before
+
+
+def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    with pytest.raises(OutputError, match=r"needs 0\.1 GB here, 0\.0 GB are free"):
+        import_modelangelo(source, tmp_path / "out")
+
+
+def test_sequences_need_their_language_model(tmp_path, made):
+    with pytest.raises(CheckpointError, match=r"width 12: give --esm tiny\.pt"):
+        import_modelangelo(made.source, tmp_path / "out")
+    other = write_esm(tmp_path / "other.pt", width=8)
+    with pytest.raises(CheckpointError, match=r"width 8, but original wants 12"):
+        import_modelangelo(made.source, tmp_path / "out", other)
+    without = write_official(tmp_path / "without", sizes=NO_SEQUENCE)
+    with pytest.raises(CheckpointError, match="leave --esm out"):
+        import_modelangelo(without, tmp_path / "out", made.esm)
+    assert not list(tmp_path.glob("out*"))
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code from a checkpoint",))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda p: shutil.rmtree(p), "no such file or folder"),
+        (lambda p: (p / "config.json").unlink(), r"no file config\.json"),
+        (lambda p: (p / "config.json").write_text("{"), r"config\.json cannot be read"),
+        (lambda p: (p / "c_alpha" / "chkpt.torch").unlink(), r"no file c_alpha/chkpt\.torch"),
+        (lambda p: shutil.copytree(p, p / "again"), r"holds 2 files c_alpha/chkpt\.torch"),
+        (lambda p: [f.unlink() for f in (p / "gnn").iterdir()], "no file gnn/chkpt_<step>"),
+        (lambda p: torch.save(Evil(), p / "c_alpha" / "chkpt.torch"), "could run any code"),
+        (lambda p: torch.save([1], p / "c_alpha" / "chkpt.torch"), "holds no parameters"),
+        (lambda p: torch.save({"a": 1}, p / "c_alpha" / "chkpt.torch"), "not a parameter"),
+        (lambda p: (p / "c_alpha" / "chkpt.torch").write_bytes(b"x"), "not a readable"),
+        (lambda p: torch.save(random_graph(GRAPH), p / "c_alpha" / "chkpt.torch"), "exchanged"),
+        (lambda p: torch.save(random_calpha(), p / "gnn" / "chkpt_101.torch"), "exchanged"),
+    ],
+)
+def test_wrong_sources_are_refused_in_one_line(tmp_path, capfd, spoil, said):
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE)
+    spoil(source)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        import_modelangelo(source, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert "code from a checkpoint" not in capfd.readouterr().out
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b"no zip"])
+def test_damaged_zips_are_refused(tmp_path, content):
+    path = tmp_path / "original.zip"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="neither a folder nor a zip"):
+        import_modelangelo(path, tmp_path / "out")
+
+
+def test_a_wrong_schedule_is_named(tmp_path):
+    config = CONFIG | {"gnn_infer_args": {"num_rounds": "three"}}
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE, config=config)
+    with pytest.raises(CheckpointError, match=r"gnn_infer_args\.num_rounds .* is 'three'"):
+        import_modelangelo(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_parameters_load_strictly(tmp_path, change):
+    state = random_calpha()
+    name = "net.modules_dict.downsample2.bn.bias"
+    value = state.pop(name)
+    if change == "extra":
+        state |= {name: value, "net.other": value}
+    if change == "shape":
+        state[name] = value[:-1]
+    with pytest.raises(CheckpointError, match="does not fit its own sizes") as caught:
+        calpha_network(tmp_path, state)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "sequence"), [("gnn", 1280), ("gnn_no_seq", None), ("c_alpha", None)]
+)
+def test_full_sizes_are_read_off_the_shapes(case, sequence):
+    path = Path(__file__).parent / "golden" / "modelangelo_state_dict_shapes.json"
+    shapes = json.loads(path.read_text())[case]
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in shapes.items()}
+    if case == "c_alpha":
+        config = calpha_network(path, state).config
+        assert (config.features, config.blocks) == (64, (10, 50, 20, 2))
+        assert (config.n_in, config.n_out) == (2, 3)
+        return
+    config = graph_config(path, state, 23)
+    assert config == replace(type(config)(), sequence=sequence)
+
+
+def test_twenty_residue_types_are_the_amino_acids(tmp_path):
+    sizes = replace(NO_SEQUENCE, residue_types=20)
+    assert graph_config(tmp_path, random_graph(sizes), 23) == sizes
+    with pytest.raises(CheckpointError, match="21 residue types"):
+        odd = replace(NO_SEQUENCE, residue_types=21)
+        graph_config(tmp_path, random_graph(odd), 23)
+
+
+def test_a_graph_that_departs_from_torch_is_refused(tmp_path, monkeypatch):
+    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    real = parity.file_outputs
+
+    def noisy(graph, path):
+        return [{n: v + 0.01 * v.std() for n, v in out.items()} for out in real(graph, path)]
+
+    monkeypatch.setattr(parity, "file_outputs", noisy)
+    with pytest.raises(BundleError, match=r"c_alpha\.onnx: 1\.0e-02 of its deviation"):
+        parity.write_compared(piece, tmp_path, half=False)
+
+
+def test_rounding_that_grows_is_judged_in_double_precision(tmp_path, monkeypatch):
+    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    monkeypatch.setattr(parity, "PARITY_LIMIT", 1e-9)  # as if all of it were too much
+    assert 0 < parity.write_compared(piece, tmp_path, half=False)["parity"] < 1e-4
+
+
+def test_half_precision_that_costs_too_much_is_left_out(tmp_path, monkeypatch, caplog):
+    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    single = parity.write_compared(piece, tmp_path, half=False)
+    before = (tmp_path / piece.name).read_bytes()
+    monkeypatch.setattr(parity, "HALF_LIMIT", 1e-9)
+    assert parity.write_compared(piece, tmp_path, half=True) == single
+    assert (tmp_path / piece.name).read_bytes() == before
+    assert "stays in single precision" in caplog.text
+
+
+def test_inputs_of_layers_fit_their_names():
+    generator = torch.Generator().manual_seed(0)
+    assert len(random_inputs(GRAPH, 5, 3, generator)) == 9
+    assert len(random_inputs(NO_SEQUENCE, 5, 3, generator)) == 7
+    assert CALPHA.n_out == 3
+
+
+def test_command(tmp_path, quick):
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE)
+    arguments = ["import-modelangelo", str(source), "-o", str(tmp_path / "models" / "new")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "[1/5] c_alpha.onnx" in result.stderr
+    assert "5 files" in result.stdout
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr and len(again.stderr.strip().splitlines()) == 1

@@ -2,7 +2,8 @@
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
 # setup lint bench bench-calpha bench-hand bench-search train weights bundle
-# import-modelangelo clean, described in docs/develop.md and docs/weights.md.
+# import-modelangelo clean, described in docs/develop.md and docs/weights.md;
+# locks image sif image-test, described in docs/images.md.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

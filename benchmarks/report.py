@@ -14,7 +14,6 @@ from provenance import bundle_facts, write_json
 #: Networks of the compact bundle: name of the run folder, and what people call it.
 NETWORKS = {
     "c_alpha": "C-alpha network",
-    "language": "sequence network",
     "gnn": "graph network",
 }
 #: Metrics of the tables: name in the file, head of the column, decimals.

@@ -36,8 +36,9 @@ from angelo_export import modelangelo_parity as parity
 from angelo_export.__main__ import app
 from angelo_export.import_modelangelo import RECORD, import_modelangelo
 from angelo_export.modelangelo_files import PUBLISHED, cube_side_of, load_state, open_official
-from angelo_export.modelangelo_graphs import calpha_piece, random_inputs
+from angelo_export.modelangelo_graphs import Piece, random_inputs
 from angelo_export.modelangelo_networks import calpha_network, graph_config
+from angelo_export.trace import TracedGraph
 from angelo_export.weights import CheckpointError
 
 NO_SEQUENCE = replace(GRAPH, sequence=None)
@@ -133,7 +134,8 @@ def test_a_map_is_built_end_to_end(job, tmp_path, monkeypatch):
 
 
 def test_without_sequences_from_a_zip_in_half_precision(tmp_path, caplog):
-    source = write_official(tmp_path / "original_no_seq", sizes=NO_SEQUENCE)
+    sizes = replace(NO_SEQUENCE, layers=1)
+    source = write_official(tmp_path / "original_no_seq", sizes=sizes)
     (source / "gnn" / "model.py").write_text("net = Net(256, p_context=17)\nraise SystemExit\n")
     archive = Path(shutil.make_archive(str(tmp_path / "no_seq"), "zip", tmp_path, source.name))
     out = tmp_path / "models" / "half"
@@ -341,26 +343,44 @@ def test_twenty_residue_types_are_the_amino_acids(tmp_path):
         graph_config(tmp_path, random_graph(odd), 23)
 
 
+def linear_piece() -> Piece:
+    """A graph that is traced in no time, with weights enough to be stored in half."""
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(64, 32)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    rows = ((torch.randn(7, 64, generator=generator),),)
+    graph = TracedGraph("linear.onnx", layer, rows, ("x",), ("y",), {"x": {0: "rows"}})
+    return Piece("linear.onnx", lambda: graph)
+
+
 def test_a_graph_that_departs_from_torch_is_refused(tmp_path, monkeypatch):
-    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    piece = linear_piece()
     real = parity.file_outputs
 
     def noisy(graph, path):
         return [{n: v + 0.01 * v.std() for n, v in out.items()} for out in real(graph, path)]
 
     monkeypatch.setattr(parity, "file_outputs", noisy)
-    with pytest.raises(BundleError, match=r"c_alpha\.onnx: 1\.0e-02 of its deviation"):
+    with pytest.raises(BundleError, match=r"linear\.onnx: 1\.0e-02 of its deviation"):
         parity.write_compared(piece, tmp_path, half=False)
 
 
 def test_rounding_that_grows_is_judged_in_double_precision(tmp_path, monkeypatch):
-    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    piece = linear_piece()
+    real = parity.file_outputs
+
+    def rounded_otherwise(graph, path):
+        up = np.float32(np.inf)
+        return [{n: np.nextafter(v, up) for n, v in o.items()} for o in real(graph, path)]
+
+    monkeypatch.setattr(parity, "file_outputs", rounded_otherwise)
     monkeypatch.setattr(parity, "PARITY_LIMIT", 1e-9)  # as if all of it were too much
     assert 0 < parity.write_compared(piece, tmp_path, half=False)["parity"] < 1e-4
 
 
 def test_half_precision_that_costs_too_much_is_left_out(tmp_path, monkeypatch, caplog):
-    piece = calpha_piece(calpha_network(tmp_path, random_calpha()), 32)
+    piece = linear_piece()
     single = parity.write_compared(piece, tmp_path, half=False)
     before = (tmp_path / piece.name).read_bytes()
     monkeypatch.setattr(parity, "HALF_LIMIT", 1e-9)

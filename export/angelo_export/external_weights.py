@@ -48,7 +48,9 @@ def write_large_graph(graph: TracedGraph, folder: Path, *, half: bool) -> Path:
                 constant = numpy_helper.from_array(value.numpy(), name)
             elif half and torch.equal(value.half().float(), value):
                 constant = _external(f"{name}_half", value.half(), file)
-                casts.append(helper.make_node("Cast", [constant.name], [name], to=1))
+                casts.append(
+                    helper.make_node("Cast", [constant.name], [name], to=TensorProto.FLOAT)
+                )
             else:
                 constant = _external(name, value, file)
             model.graph.initializer.append(constant)

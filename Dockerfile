@@ -6,17 +6,22 @@
 # To pin the base, name it by digest: --build-arg BASE=docker.io/library/python@sha256:...
 ARG BASE=docker.io/library/python:3.13-slim-trixie
 
-FROM ${BASE} AS source
-WORKDIR /src
+FROM ${BASE} AS locked
+WORKDIR /source
+COPY locks locks
+COPY packaging/install_libraries.sh packaging/
+
+FROM locked AS install-cpu
+RUN sh packaging/install_libraries.sh cpu
 COPY . .
-
-FROM source AS install-cpu
 ARG BUNDLE_SHA256=unknown
-RUN sh packaging/install.sh cpu "${BUNDLE_SHA256}"
+RUN sh packaging/install_angelo.sh "${BUNDLE_SHA256}"
 
-FROM source AS install-gpu
+FROM locked AS install-gpu
+RUN sh packaging/install_libraries.sh gpu
+COPY . .
 ARG BUNDLE_SHA256=unknown
-RUN sh packaging/install.sh gpu "${BUNDLE_SHA256}"
+RUN sh packaging/install_angelo.sh "${BUNDLE_SHA256}"
 
 FROM ${BASE} AS common
 ARG VERSION=unknown

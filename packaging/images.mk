@@ -19,10 +19,14 @@ BUILD_FLAGS ?=
 RUN_FLAGS ?=
 SIF_FLAGS ?=
 
-IMAGE_ARGS = \
-    --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/angelo/__init__.py) \
-    --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 2> /dev/null || echo unknown) \
-    --build-arg BUNDLE_SHA256=$$(sha256sum models/compact/bundle.json | cut -d ' ' -f 1)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' runtime/angelo/__init__.py)
+REVISION = $(shell git describe --always --dirty --abbrev=40 2> /dev/null || echo unknown)
+BUNDLE_SHA256 = $(shell sha256sum models/compact/bundle.json | cut -d ' ' -f 1)
+BUILD_ARGS = $(foreach name,VERSION REVISION BUNDLE_SHA256,--build-arg $(name)=$($(name)))
+# The Dockerfile sets these from the arguments; Buildah 1.28 takes older ones from its cache.
+LABELS = --label org.opencontainers.image.version=$(VERSION) \
+    --label org.opencontainers.image.revision=$(REVISION) \
+    --label angelo.bundle.sha256=$(BUNDLE_SHA256)
 
 .PHONY: locks image sif image-test
 
@@ -37,16 +41,17 @@ locks:
 image:
 	@test -n '$(ENGINE)' || { echo 'no image without docker or podman' >&2; exit 1; }
 	for target in $(TARGETS); do \
-	    $(ENGINE) build $(BUILD_FLAGS) $(IMAGE_ARGS) --target $$target --tag angelo:$$target .; \
+	    $(ENGINE) build $(BUILD_FLAGS) $(BUILD_ARGS) $(LABELS) \
+	        --target $$target --tag angelo:$$target .; \
 	done
 
 sif:
 	for target in $(TARGETS); do \
-	    $(APPTAINER) build --force $(SIF_FLAGS) $(IMAGE_ARGS) --build-arg VARIANT=$$target \
+	    $(APPTAINER) build --force $(SIF_FLAGS) $(BUILD_ARGS) --build-arg VARIANT=$$target \
 	        angelo-$$target.sif apptainer.def; \
 	done
 
 # Builds and tests what can be built here, and says what cannot and why.
 image-test:
 	@TARGETS='$(TARGETS)' APPTAINER='$(APPTAINER)' RUN_FLAGS='$(RUN_FLAGS)' \
-	    HADOLINT='$(VENV)/bin/hadolint' packaging/image_test.sh
+	    REVISION='$(REVISION)' HADOLINT='$(VENV)/bin/hadolint' packaging/image_test.sh

@@ -20,10 +20,10 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 $apptainer test "$sif"
 say "%test"
 
-$apptainer run-help "$sif" | grep -q 'angelo.sif map.mrc' || fail "%help"
-$apptainer inspect "$sif" | grep -q 'angelo.bundle.sha256: [0-9a-f]\{64\}' || fail "%labels"
+$apptainer run-help "$sif" | grep 'angelo.sif map.mrc' > /dev/null || fail "%help"
+$apptainer inspect "$sif" | grep 'angelo.bundle.sha256: [0-9a-f]\{64\}' > /dev/null || fail "%labels"
 for app in build search evaluate doctor; do
-    $apptainer run --app "$app" "$sif" --help | grep -q "angelo $app" || fail "%apprun $app"
+    $apptainer run --app "$app" "$sif" --help | grep "angelo $app" > /dev/null || fail "%apprun $app"
 done
 say "help, labels and apps"
 
@@ -35,6 +35,6 @@ PYTHONPATH=$work/modules $apptainer run --contain --home "$work/home" --bind "$w
 say "a build that leaves the home folder alone"
 
 $apptainer run --bind "$work/models:/models:ro" --env ANGELO_MODELS=/models --env COLUMNS=200 \
-    "$sif" bundles | grep -q '/models/mine' || fail "a bundle in ANGELO_MODELS is not listed"
+    "$sif" bundles | grep '/models/mine' > /dev/null || fail "a bundle in ANGELO_MODELS is not listed"
 say "bundles outside of the image"
 say "$(($(stat -c %s "$sif") / 1000000)) MB"

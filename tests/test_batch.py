@@ -243,6 +243,7 @@ def test_stop_and_go_on(run, out, fake):
     assert result.exit_code == 130 and "goes on" in result.stderr
     states = {name: row["state"] for name, row in table(out).items()}
     assert states == {"slow": "stopped", "good": "waiting"}
+    assert "the queue" in table(out)["slow"]["message"]
     result = run(["slow", "good"], "--workers", "1")
     assert result.exit_code == 0, result.output
     assert [Path(call[1]).stem for call in fake.calls()] == ["slow", "slow", "good"]

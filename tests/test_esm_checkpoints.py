@@ -26,7 +26,8 @@ from angelo.session import Graph, Networks
 from angelo_export import esm_checkpoints
 from angelo_export.__main__ import app
 from angelo_export.bundle import file_record
-from angelo_export.esm_checkpoints import export_esm, import_esm, read_esm, trace_esm
+from angelo_export.esm_checkpoints import export_esm, import_esm, trace_esm
+from angelo_export.esm_files import read_esm
 from angelo_export.weights import CheckpointError
 
 DATA = Path(__file__).with_name("data")

@@ -201,7 +201,7 @@ def require_language(
             f"{files.name} uses sequence embeddings of width {width}: give --esm {wanted}.pt "
             "(docs/weights.md says where it is), or import a bundle without sequences"
         )
-    from angelo_export.esm_checkpoints import read_esm
+    from angelo_export.esm_files import read_esm
 
     if (found := read_esm(esm).config.width) != width:
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Protein language models of the ESM family.
 
 One module serves three purposes: the small embedder trained for our own bundle, and import of
-ESM-1b and ESM-2 checkpoints (``angelo_export.esm_checkpoints``), whose parameter names
+ESM-1b and ESM-2 checkpoints (``angelo_export.esm_files``), whose parameter names
 (fair-esm's) it keeps.
 
 References

@@ -20,6 +20,8 @@ from angelo.run_folder import output_error
 STATES: dict[int, State] = {0: "built", 3: "no model", 130: "stopped"}
 #: What tells numerical libraries how many threads to use.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: What is said of a row whose build was stopped.
+STOPPED = "stopped by Ctrl-C, or by the queue; the same command goes on from its last stage"
 #: What begins the line in which a command says what went wrong.
 COMPLAINT = "error: "
 
@@ -102,8 +104,8 @@ class Builder:
             is_stopped,
         )
         state = STATES.get(code, "failed")
-        if is_stopped() and state == "failed":
-            state = "stopped"
+        if is_stopped() and state in ("failed", "stopped"):
+            state, complaint = "stopped", STOPPED
         ended = replace(
             begun,
             state=state,

@@ -10,6 +10,7 @@ from angelo_training.structures import (
     COORDINATE_STEP,
     PackedStructures,
     StructuresError,
+    _sequences,
     pack_structures,
     parse_entry,
 )
@@ -110,3 +111,26 @@ def test_files_that_are_not_packed_structures_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(StructuresError, match="not a file of packed structures"):
         PackedStructures(tmp_path / "other.npz")
+
+
+SEQUENCES = """
+loop_
+_entity_poly.entity_id
+_entity_poly.type
+_entity_poly.pdbx_seq_one_letter_code
+1 'polypeptide(L)' {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("deposited", "expected"),
+    [
+        ("'(MSE)KVLW AQE(UNK)U(TPO)K'", "MKVLWAQEXXTK"),
+        ("?", "VLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDL"),  # as built
+    ],
+)
+def test_sequences_are_as_deposited_or_as_built(deposited, expected):
+    structure = gemmi.read_structure(str(EXAMPLE))
+    block = gemmi.cif.read_string("data_x\n" + SEQUENCES.format(deposited)).sole_block()
+    found = _sequences(block, structure)
+    assert any(sequence.startswith(expected) for sequence in found)

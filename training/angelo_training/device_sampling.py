@@ -12,17 +12,25 @@ def sample_density(
     values_zyx: Float[Tensor, "z y x"], points: Float[Tensor, "*p 3"]
 ) -> Float[Tensor, "*p"]:
     """Trilinear density at points in voxels (x, y, z); zero outside the grid."""
+    return _sample_unit(values_zyx, points * _unit_scale(values_zyx) - 1)
+
+
+def _unit_scale(values_zyx: Tensor) -> Tensor:
+    """Voxels to what ``grid_sample`` counts in, where the grid reaches from -1 to 1: (3,)."""
     n_z, n_y, n_x = values_zyx.shape
-    last = torch.tensor([n_x - 1, n_y - 1, n_z - 1], dtype=points.dtype, device=points.device)
-    scaled = (2 * points / last - 1).reshape(1, 1, 1, -1, 3)
+    return 2 / torch.tensor([n_x - 1.0, n_y - 1.0, n_z - 1.0], device=values_zyx.device)
+
+
+def _sample_unit(values_zyx: Tensor, unit: Tensor) -> Tensor:
+    """Density at points that reach from -1 to 1 over the grid."""
     sampled = functional.grid_sample(
         values_zyx[None, None],
-        scaled,
+        unit.reshape(1, 1, 1, -1, 3),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=True,
     )
-    return sampled.reshape(points.shape[:-1])
+    return sampled.reshape(unit.shape[:-1])
 
 
 def sample_cubes(
@@ -34,8 +42,13 @@ def sample_cubes(
 ) -> Float[Tensor, "r p"]:
     """Cubes in residue frames; positions in voxels of 1 Å from the first voxel."""
     offsets = torch.from_numpy(cube_offsets(side, spacing)).to(positions.device)
-    points = positions[:, None] + offsets @ rotations.transpose(-1, -2)
-    return sample_density(values_zyx, points)
+    # Few frames are scaled instead of many points.
+    scale = _unit_scale(values_zyx)
+    turn = rotations.transpose(-1, -2) * scale
+    centres = (positions * scale - 1)[:, None]
+    return _sample_unit(
+        values_zyx, torch.baddbmm(centres, offsets.expand(len(turn), -1, 3), turn)
+    )
 
 
 def sample_edge_rectangles(
@@ -60,10 +73,12 @@ def sample_edge_rectangles(
     up = torch.linalg.cross(along, across)
     ticks = (torch.arange(side, device=positions.device) - (side - 1) / 2) * spacing
     steps = torch.linspace(0, 1, length, device=positions.device)
+    scale = _unit_scale(values_zyx)
+    start, edge, across, up = start * scale - 1, edge * scale, across * scale, up * scale
     centres = start[:, :, None] + steps[:, None] * edge[:, :, None]
     cross = (
         ticks[:, None, None] * across[:, :, None, None] + ticks[:, None] * up[:, :, None, None]
     )
     points = centres[:, :, :, None, None] + cross[:, :, None]
-    values = sample_density(values_zyx, points)
+    values = _sample_unit(values_zyx, points)
     return values.reshape(*neighbours.shape, length * side * side)

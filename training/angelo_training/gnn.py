@@ -23,6 +23,7 @@ from angelo_training.graph_boxes import (
 )
 from angelo_training.graph_losses import box_losses, run_layers
 from angelo_training.precision import torch_device
+from angelo_training.reading import SequenceView
 from angelo_training.run_log import CurveLog
 from angelo_training.run_state import RunState
 from angelo_training.schedule import Budget
@@ -36,7 +37,13 @@ NO_SEQUENCE_RATE, MOST_SEQUENCE = 0.15, 2000
 #: Chance that a step learns from where a first round led.
 SECOND_ROUND_RATE = 0.35
 #: Figures that are also taken after a second round and without a sequence.
-IN_ALL_WAYS = ("calpha_rmsd", "amino_acid_right", "next_right", "exists_right")
+IN_ALL_WAYS = (
+    "calpha_rmsd",
+    "amino_acid_right",
+    "next_right",
+    "exists_right",
+    "reading",
+)
 #: Chance that sequences of other entries are there as well, and how many at most.
 OTHERS_RATE, MOST_OTHERS = 0.4, 4
 #: Boxes of the ``val`` split judged at every check, with their resolutions.
@@ -103,40 +110,44 @@ def embed_entry(
     sequences: tuple[str, ...],
     rng: np.random.Generator | None,
     others: Sequence[str] = (),
-) -> Tensor:
+) -> SequenceView:
     """Embeddings of an entry's sequences, for training in random order among ``others``.
 
     Sometimes (``NO_SEQUENCE_RATE``) there are none at all, sometimes (``OTHERS_RATE``) some
     that are not in the map: users give the sequences of whole complexes.
     """
-    order: Sequence[str] = sequences
+    offered: Sequence[str] = sequences
+    order = np.arange(len(sequences))
     if rng is not None:
         if rng.random() < NO_SEQUENCE_RATE:
-            order = ()
+            offered = ()
         elif others and rng.random() < OTHERS_RATE:
             n_others = rng.integers(1, MOST_OTHERS + 1)
-            order = (*sequences, *(others[i] for i in rng.integers(len(others), size=n_others)))
-        order = [order[i] for i in rng.permutation(len(order))]
-    chosen: list[Tensor] = []
+            chosen = rng.integers(len(others), size=n_others)
+            offered = (*sequences, *(others[i] for i in chosen))
+        order = rng.permutation(len(offered))
+    starts = [-1] * len(sequences)
+    parts = [torch.zeros(0, embedder.width, device=embedder.device)]
     total = 0
-    for sequence in order:
-        total += len(sequence)
-        if total > MOST_SEQUENCE and chosen:
+    for index in order.tolist():
+        sequence = offered[index][:MOST_SEQUENCE]
+        if total and total + len(sequence) > MOST_SEQUENCE:
             break
-        chosen.append(embedder(sequence[:MOST_SEQUENCE]))
-    if not chosen:
-        return torch.zeros(0, embedder.width, device=embedder.device)
-    return torch.cat(chosen)
+        if index < len(sequences):
+            starts[index] = total
+        parts.append(embedder(sequence))
+        total += len(sequence)
+    return SequenceView(torch.cat(parts), tuple(starts))
 
 
 @torch.no_grad()
 def after_a_round(
-    network: CompactGraph, box: GraphBox, embedding: Tensor, device: str
+    network: CompactGraph, box: GraphBox, view: SequenceView, device: str
 ) -> GraphBox:
     """Return the same example as the next round finds it (see ``angelo.refine``)."""
     outputs: list[LayerOutput] = []
     _, frames = run_layers(
-        network, box, embedding, device, lambda output, *_: outputs.append(output)
+        network, box, view.embedding, device, lambda output, *_: outputs.append(output)
     )
     said = Calphas(
         positions=frames.ca,
@@ -157,13 +168,13 @@ def check(
     """
     columns: dict[str, list[float]] = {}
     for box in boxes:
-        embedding = embed_entry(embedder, box.sequences, None)
-        second = after_a_round(network, box, embedding, device)
-        figures = _figures(network, box, embedding, device)
-        for name, figure in _figures(network, second, embedding, device).items():
+        view = embed_entry(embedder, box.sequences, None)
+        second = after_a_round(network, box, view, device)
+        figures = _figures(network, box, view, device)
+        for name, figure in _figures(network, second, view, device).items():
             if name in IN_ALL_WAYS:
                 figures[f"second_{name}"] = figure
-        for name, figure in _figures(network, box, embedding[:0], device).items():
+        for name, figure in _figures(network, box, view.nothing(), device).items():
             if name in IN_ALL_WAYS:
                 figures[f"unread_{name}"] = figure
         for name, figure in figures.items():
@@ -172,7 +183,7 @@ def check(
 
 
 def _figures(
-    network: CompactGraph, box: GraphBox, embedding: Tensor, device: str
+    network: CompactGraph, box: GraphBox, view: SequenceView, device: str
 ) -> dict[str, float]:
     """Loss terms and plain figures on one example."""
     seen: list[np.ndarray] = []
@@ -180,7 +191,7 @@ def _figures(
     def note(_output: LayerOutput, _frames: BackboneFrames, neighbours: np.ndarray) -> None:
         seen.append(neighbours)
 
-    _, figures, last, frames = box_losses(network, box, embedding, device, note)
+    _, figures, last, frames = box_losses(network, box, view, device, note)
     real, truth = box.is_residue, box.backbone[:, 1]
     figures["start_rmsd"] = _rmsd(box.calphas.positions[real], truth[real])
     figures["calpha_rmsd"] = _rmsd(frames.ca[real], truth[real])
@@ -238,10 +249,10 @@ def train_graph(run: GraphRun) -> None:
             rate = state.present_rate()
             for _ in range(run.accumulate):
                 box = boxes.take()
-                embedding = embed_entry(embedder, box.sequences, rng, others)
+                view = embed_entry(embedder, box.sequences, rng, others)
                 if rng.random() < SECOND_ROUND_RATE:
-                    box = after_a_round(network, box, embedding, run.device)
-                loss, terms, _, _ = box_losses(network, box, embedding, run.device)
+                    box = after_a_round(network, box, view, run.device)
+                loss, terms, _, _ = box_losses(network, box, view, run.device)
                 (loss / run.accumulate).backward()  # type: ignore[no-untyped-call]
                 for name, term in terms.items():
                     running.setdefault(name, []).append(term)

@@ -35,6 +35,7 @@ from angelo_training.box_stream import (
 )
 from angelo_training.boxes import Box, place_in_box
 from angelo_training.precision import autocast_for
+from angelo_training.reading import find_places
 from angelo_training.structures import Entry
 
 #: A point farther than this from every C-alpha is false, Å.
@@ -73,6 +74,8 @@ class GraphBox:
     """True atoms in the order of ``angelo.residues``."""
     has_atom: Bool[np.ndarray, "r a"]
     """Which of them are known."""
+    places: Int64[np.ndarray, "r 2"]
+    """Sequence (index into ``sequences``) and position in it; -1 where not known."""
     sequences: tuple[str, ...]
     """All protein sequences of the entry."""
 
@@ -193,6 +196,7 @@ def label(box: Box, entry: Entry, atom_names: list[str], calphas: Calphas) -> Gr
     follows_previous[entry.follows[entry.follows >= 0]] = True
     kinds = entry.residue_type.astype(np.int64)
     torsions, has_torsion = measure_torsions(positions, has_atom, kinds, follows_previous)
+    places = find_places(entry.residue_type, entry.follows, entry.chain, entry.sequences)
     side = box.density.values_zyx.shape[0]
     chosen = positions[residue]
     placed = place_in_box(
@@ -209,6 +213,7 @@ def label(box: Box, entry: Entry, atom_names: list[str], calphas: Calphas) -> Gr
         has_torsion=has_torsion[residue] & is_residue[:, None],
         atoms=placed.reshape(chosen.shape),
         has_atom=has_atom[residue] & is_residue[:, None],
+        places=np.where(is_residue[:, None], places[residue], -1),
         sequences=entry.sequences,
     )
 

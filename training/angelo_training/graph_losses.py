@@ -19,6 +19,13 @@ from angelo_training.all_atom import atom_error, pick_torsions, place_atoms
 from angelo_training.device_sampling import sample_cubes, sample_edge_rectangles
 from angelo_training.graph_boxes import GraphBox
 from angelo_training.precision import autocast_for
+from angelo_training.reading import (
+    SequenceView,
+    attention_on,
+    reading_loss,
+    right_places,
+    watch_reading,
+)
 
 #: Weights of the loss terms.
 WEIGHTS = {
@@ -30,6 +37,7 @@ WEIGHTS = {
     "next": 4.0,
     "torsion": 0.4,
     "atoms": 0.4,
+    "reading": 0.15,
 }
 #: Weight of how far predicted (sin, cos) pairs are from length 1, within the torsion term.
 STRAY_WEIGHT = 0.02
@@ -200,7 +208,7 @@ def atom_loss(
 def box_losses(
     network: CompactGraph,
     box: GraphBox,
-    embedding: Tensor,
+    view: SequenceView,
     device: str,
     and_after: AfterLayer | None = None,
 ) -> tuple[Tensor, dict[str, float], LayerOutput, BackboneFrames]:
@@ -209,18 +217,22 @@ def box_losses(
     ``and_after`` is called after each layer.
     """
     truth = truth_of(box, device)
+    right = right_places(box.places, view)
     outputs: list[tuple[LayerOutput, BackboneFrames, dict[str, Tensor]]] = []
 
     def after(output: LayerOutput, frames: BackboneFrames, neighbours: np.ndarray) -> None:
         terms = layer_losses(output, frames, neighbours, truth)
         with autocast_for(torch.device(device)):
             torsions = network.torsions(output.features)
+            shares = attention_on(noted[-1], right)
         terms["torsion"] = torsion_loss(torsions.float(), truth)
+        terms["reading"] = reading_loss(shares)
         outputs.append((output, frames, terms))
         if and_after is not None:
             and_after(output, frames, neighbours)
 
-    torsions, frames = run_layers(network, box, embedding, device, after)
+    with watch_reading(network) as noted:
+        torsions, frames = run_layers(network, box, view.embedding, device, after)
     last, before_last, terms = outputs[-1]
     terms["atoms"] = atom_loss(torsions, last, before_last, truth)
     weights = np.linspace(0.5, 1.0, len(outputs))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from angelo.errors import UserError
-from angelo.residues import AMINO_ACIDS
+from angelo.residues import AMINO_ACIDS, CODE_FROM_NAME
 from angelo_training.scatterers import Scatterers, chemistry_tables
 
 #: Residues counted as one of the 20 (side chains differ by few atoms).
@@ -224,18 +225,30 @@ def _sequences(block: gemmi.cif.Block, structure: gemmi.Structure) -> list[str]:
     """Distinct protein sequences: as deposited, or else as built."""
     table = block.find("_entity_poly.", ["type", "pdbx_seq_one_letter_code"])
     found = [
-        "".join(gemmi.cif.as_string(row[1]).split())
+        _plain_letters(gemmi.cif.as_string(row[1]))
         for row in table
         if "polypeptide" in gemmi.cif.as_string(row[0])
     ]
-    if not found:
+    if not any(found):  # there is no table, or it does not say
         for chain in structure[0]:
-            letters = [gemmi.find_tabulated_residue(r.name) for r in chain.get_polymer()]
+            names = [COUNTS_AS.get(r.name, r.name) for r in chain.get_polymer()]
+            letters = [gemmi.find_tabulated_residue(name) for name in names]
             found.append(
                 "".join(i.one_letter_code.upper() for i in letters if i.is_amino_acid())
             )
     clean = ["".join(c if c in "ACDEFGHIKLMNPQRSTVWY" else "X" for c in s) for s in found]
     return sorted({s for s in clean if len(s) >= 10})
+
+
+def _plain_letters(sequence: str) -> str:
+    """One letter a residue: "(MSE)" and its like count as they do elsewhere."""
+    letters: list[str] = []
+    for part in re.split(r"(\([^)]*\))", "".join(sequence.split())):
+        if part.startswith("("):
+            letters.append(CODE_FROM_NAME.get(COUNTS_AS.get(part[1:-1], part[1:-1]), "X"))
+        else:
+            letters.append(part)
+    return "".join(letters)
 
 
 def pack_structures(folder: Path, out: Path, *, workers: int = 2) -> int:

@@ -190,6 +190,14 @@ class SequenceAttention(nn.Module):
         scaled: Tensor = queries / math.sqrt(self.head_width)
         return scaled.transpose(0, 1) @ keys.permute(1, 2, 0)
 
+    def weights(
+        self, features: Float[Tensor, "r h"], keys: Float[Tensor, "l a c"]
+    ) -> Float[Tensor, "a r m"]:
+        """Attention of every residue; with a null key, m = l + 1 and it comes first."""
+        if self.null_key is not None:
+            keys = torch.cat((self.null_key, keys))
+        return torch.softmax(self.scores(features, keys), dim=-1)
+
     def attend(
         self,
         features: Float[Tensor, "r h"],
@@ -197,11 +205,9 @@ class SequenceAttention(nn.Module):
         values: Float[Tensor, "l a c"],
     ) -> Float[Tensor, "r h"]:
         """Gather what the sequences tell each residue; not added to its features yet."""
-        if self.null_key is not None and self.null_value is not None:
-            keys = torch.cat((self.null_key, keys))
+        if self.null_value is not None:
             values = torch.cat((self.null_value, values))
-        weights = torch.softmax(self.scores(features, keys), dim=-1)
-        mixed = (weights @ values.transpose(0, 1)).transpose(0, 1)
+        mixed = (self.weights(features, keys) @ values.transpose(0, 1)).transpose(0, 1)
         told: Tensor = self.ag(mixed.reshape(features.shape[0], -1))
         return told
 

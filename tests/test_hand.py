@@ -176,6 +176,16 @@ def test_empty_map_is_undecided():
     assert (found.verdict, found.score) == ("undecided", 0)
 
 
+def test_a_network_without_directions_is_not_run(globin):
+    density, _ = labelled_map(globin)
+
+    def run(windows):
+        raise AssertionError("the network was run")
+
+    found = judge_hand(density, replace(WINDOWS, channels=("calpha",)), POINTS, run)
+    assert (found.verdict, found.score) == ("undecided", 0)
+
+
 def noisy_map(shape, seed=0):
     """Noise that grows along x, with solvent in the first quarter."""
     rng = np.random.default_rng(seed)

@@ -172,8 +172,10 @@ def judge_hand(
         As the search for C-alphas gets it.
     run
         The C-alpha network, see ``angelo.windows.run_windows``. One that does not predict
-        directions leaves the hand undecided.
+        directions cannot tell the hand, and is not run.
     """
+    if not {"n_x", "c_x"} <= set(windows.channels):
+        return _count([_NO_POINTS, _NO_POINTS])
     rounds = choose_windows(density, windows)
     images = (density, mirror(density))
     n_steps = 2 * sum(int(chosen.sum()) for chosen in rounds)

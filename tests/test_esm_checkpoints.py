@@ -26,7 +26,7 @@ from angelo.session import Graph, Networks
 from angelo_export import esm_checkpoints
 from angelo_export.__main__ import app
 from angelo_export.bundle import file_record
-from angelo_export.esm_checkpoints import export_esm, import_esm, trace_esm
+from angelo_export.esm_checkpoints import export_esm, import_esm
 from angelo_export.esm_files import read_esm
 from angelo_export.weights import CheckpointError
 
@@ -66,7 +66,7 @@ def traced(request, tmp_path_factory):
     """Family, section ``language`` and folder of an embedder in single precision."""
     folder = tmp_path_factory.mktemp(request.param)
     path = saved(folder, checkpoint(request.param))
-    return request.param, LanguageNetwork(**trace_esm(path, folder, half=False)), folder
+    return request.param, LanguageNetwork(**export_esm(path, folder, half=False).language), folder
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def test_matrices_lie_outside_the_graph(traced):
 
 def test_same_checkpoint_same_bytes(traced, tmp_path):
     family, language, folder = traced
-    trace_esm(saved(tmp_path, checkpoint(family)), tmp_path, half=False)
+    export_esm(saved(tmp_path, checkpoint(family)), tmp_path, half=False)
     for name in (language.graph, f"{language.graph}.data"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 

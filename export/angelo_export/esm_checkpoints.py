@@ -83,11 +83,6 @@ def import_esm(path: Path, folder: Path, *, half: bool) -> EsmExport:
     return export
 
 
-def trace_esm(path: Path, folder: Path, half: bool) -> dict[str, Any]:
-    """Write the embedder of a checkpoint; returns section ``language`` (see ``export_esm``)."""
-    return export_esm(path, folder, half=half).language
-
-
 def export_esm(path: Path, folder: Path, *, half: bool) -> EsmExport:
     """Write ``embedder.onnx`` and ``embedder.onnx.data`` into a folder, compared with torch.
 

@@ -14,7 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from angelo_export.networks.bottleneck import EXPANSION, Bottleneck
+from angelo_export.networks.bottleneck import (
+    EXPANSION,
+    Bottleneck,
+    WindowNorm,
+    window_mean,
+)
 
 #: Kernel sides of the last convolutions.
 HEAD_KERNELS = (3, 5, 7)
@@ -44,7 +49,7 @@ class ConvolutionLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv3d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias)
-        self.bn = nn.InstanceNorm3d(n_out, affine=True)
+        self.bn = WindowNorm(n_out, affine=True)
 
     def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d Z Y X"]:
         """Keep the grid, or halve it for a stride of 2."""
@@ -62,7 +67,7 @@ class MultiScaleHead(nn.Module):
                 for i, kernel in enumerate(HEAD_KERNELS)
             }
         )
-        self.bn = nn.InstanceNorm3d(inner * len(HEAD_KERNELS))
+        self.bn = WindowNorm(inner * len(HEAD_KERNELS))
         self.final_conv = nn.Conv3d(inner * len(HEAD_KERNELS), n_out, 1)
 
     def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d z y x"]:
@@ -92,7 +97,7 @@ class InvertedPyramid(nn.Module):
         for i in range(4):
             modules[f"layer{i + 1}"] = nn.Sequential(
                 *(
-                    Bottleneck(gives[i] if j else takes[i], inner[i])
+                    Bottleneck(gives[i] if j else takes[i], inner[i], norm=WindowNorm)
                     for j in range(config.blocks[i])
                 )
             )
@@ -140,7 +145,7 @@ class CalphaNetwork(nn.Module):
 def normalise_first_channel(x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b c z y x"]:
     """Bring the first channel of every window to mean 0 and (unbiased) deviation 1."""
     first = x[:, :1]
-    grid = (1, 2, 3, 4)
-    mean = first.mean(dim=grid, keepdim=True)
-    deviation = first.std(dim=grid, keepdim=True)
-    return torch.cat(((first - mean) / (deviation + EPSILON), x[:, 1:]), dim=1)
+    centred = first - window_mean(first)
+    n_voxels = first.shape[2] * first.shape[3] * first.shape[4]
+    variance = window_mean(centred * centred) * (n_voxels / (n_voxels - 1))
+    return torch.cat((centred / (torch.sqrt(variance) + EPSILON), x[:, 1:]), dim=1)

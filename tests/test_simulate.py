@@ -130,7 +130,7 @@ def test_conditions_stay_in_their_ranges():
     rng = np.random.default_rng(0)
     drawn = [draw_conditions(rng) for _ in range(400)]
     ranges = {
-        "resolution": (2.1, 4.6),
+        "resolution": (2.3, 5.2),
         "fsc_width": (0.012, 0.03),
         "fsc_end": (0.98, 1.06),
         "noise": (0.6, 1.3),

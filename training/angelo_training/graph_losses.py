@@ -37,7 +37,7 @@ WEIGHTS = {
     "next": 4.0,
     "torsion": 0.4,
     "atoms": 0.4,
-    "reading": 0.15,
+    "reading": 0.4,
 }
 #: Weight of how far predicted (sin, cos) pairs are from length 1, within the torsion term.
 STRAY_WEIGHT = 0.02

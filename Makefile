@@ -1,9 +1,9 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench bench-calpha bench-hand bench-search train weights bundle
-# import-modelangelo clean, described in docs/develop.md and docs/weights.md;
-# locks image sif image-test, described in docs/images.md.
+# setup lint bench bench-models bench-sequence bench-calpha bench-hand bench-search train weights
+# bundle calibrate import-modelangelo clean, described in docs/develop.md and docs/weights.md;
+# locks image sif image-test slurm-test transcript, described in docs/images.md and docs/hpc.md.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -38,7 +38,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench bench-calpha bench-hand bench-search train weights bundle import-modelangelo clean
+.PHONY: help setup demo test lint bench bench-models bench-sequence bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -68,18 +68,36 @@ demo: $(RUNTIME)
 	@echo "The files are in $(DEMO):"
 	@ls -l $(DEMO)
 
+# What needs engines of images, or Slurm, takes many minutes: WITH_IMAGES=1 make test does it too.
 test: lint
 	$(PY) -m pytest
+	@if [ -n "$${WITH_IMAGES:-}" ]; then $(MAKE) --no-print-directory image-test slurm-test; \
+	else echo 'SKIPPED: images, batches under Slurm: WITH_IMAGES is not set (make image-test slurm-test)'; fi
 
 lint: $(WORKSPACE)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# Simulated entries of the benchmark, each at 2.5, 3.0 and 3.5 Å; the real maps come with them.
+ENTRIES ?= 12
+BENCH_DATA = --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
+ACCURACY = $(PY) benchmarks/accuracy.py --bundle $(BUNDLE) $(BENCH_DATA) --entries $(ENTRIES)
+
 bench: $(WORKSPACE)
-	$(PY) benchmarks/accuracy.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
+	$(ACCURACY)
+	$(PY) benchmarks/model_tables.py
 	$(PY) benchmarks/speed.py --bundle $(BUNDLE) --device $(DEVICE)
 	$(PY) benchmarks/report.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --runs $(RUNS)
+
+# The models alone: every figure of them, in benchmarks/models.md.
+bench-models: $(WORKSPACE)
+	$(ACCURACY)
+	$(PY) benchmarks/model_tables.py
+
+# What the sequences do for the models.
+bench-sequence: $(WORKSPACE)
+	$(PY) benchmarks/sequence_gain.py --bundle $(BUNDLE) $(BENCH_DATA)
 
 # The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
 # weight file instead of the bundle's, with the results beside that file.
@@ -122,6 +140,10 @@ weights:
 bundle: $(WORKSPACE)
 	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(BUNDLE)/settings.json \
 	    --spectrum training/angelo_training/spectrum.json --out $(BUNDLE)
+
+# What predicted errors mean, measured and put into the bundle: after make bundle, before make bench.
+calibrate: $(WORKSPACE)
+	$(PY) benchmarks/calibrate.py --bundle $(BUNDLE) $(BENCH_DATA) --entries $(ENTRIES)
 
 # ModelAngelo's own weights, brought by the user: make import-modelangelo WEIGHTS=original.zip ESM=esm1b_t33_650M_UR50S.pt
 import-modelangelo: $(WORKSPACE)

@@ -28,7 +28,14 @@ LABELS = --label org.opencontainers.image.version=$(VERSION) \
     --label org.opencontainers.image.revision=$(REVISION) \
     --label angelo.bundle.sha256=$(BUNDLE_SHA256)
 
-.PHONY: locks image sif image-test
+# Maps of the array that is timed, and what goes before angelo on nodes.
+MAPS_IN_ARRAY ?= 10
+LAUNCHER ?=
+# The database of the README's search, and what the transcript is to say of the machine.
+DATABASE ?= examples/5ni1.fasta
+NOTE ?=
+
+.PHONY: locks image sif image-test slurm-test transcript
 
 locks:
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -55,3 +62,12 @@ sif:
 image-test:
 	@TARGETS='$(TARGETS)' APPTAINER='$(APPTAINER)' RUN_FLAGS='$(RUN_FLAGS)' \
 	    REVISION='$(REVISION)' HADOLINT='$(VENV)/bin/hadolint' packaging/image_test.sh
+
+# Batches under a real Slurm that it starts for itself; says why if it cannot.
+slurm-test:
+	@ANGELO='$(ANGELO)' MAPS='$(MAPS_IN_ARRAY)' LAUNCHER='$(LAUNCHER)' packaging/slurm_test.sh
+
+# What the README's commands do in a fresh clone.
+transcript:
+	$(PYTHON) packaging/transcript.py --database $(DATABASE) --note '$(NOTE)' > transcript.md
+	mv transcript.md docs/transcript.md

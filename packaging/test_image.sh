@@ -72,6 +72,16 @@ run -v "$work/models:/models:ro" --env ANGELO_MODELS=/models --env COLUMNS=200 "
     grep '/models/mine' > /dev/null || fail "a bundle in ANGELO_MODELS is not listed"
 say "bundles outside of the image"
 
+# A GPU without its driver, as in a container that was given none: /dev/null plays the GPU.
+case $image in *gpu*)
+    if message=$(run --device /dev/null:/dev/nvidia0 -v "$work:/data" "$image" \
+        "$name.map.gz" "$name.fasta" --out slow 2>&1); then
+        fail "it crawls on the processor although there is a GPU"
+    fi
+    [[ $message == *"--gpus all"* ]] || fail "no word of --gpus all: $message"
+    say "a GPU out of reach: $message" ;;
+esac
+
 bytes=$("$engine" image inspect --format '{{ .Size }}' "$image")
 size=$((bytes / 1000000))
 case $image in

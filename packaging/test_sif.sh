@@ -37,4 +37,17 @@ say "a build that leaves the home folder alone"
 $apptainer run --bind "$work/models:/models:ro" --env ANGELO_MODELS=/models --env COLUMNS=200 \
     "$sif" bundles | grep '/models/mine' > /dev/null || fail "a bundle in ANGELO_MODELS is not listed"
 say "bundles outside of the image"
+if [[ $sif != *gpu* ]]; then
+    :
+elif [ ! -c /dev/nvidia0 ]; then
+    echo "SKIPPED: what is said when --nv is missing: no GPU here"
+else
+    if message=$($apptainer --quiet run --bind "$work:$work" --pwd "$work" "$sif" \
+        haemoglobin_alpha.map.gz haemoglobin_alpha.fasta --out slow 2>&1); then
+        fail "without --nv it crawls on the processor"
+    fi
+    [[ $message == *"start it with --nv"* ]] || fail "no word of --nv: $message"
+    say "without --nv: $message"
+fi
+
 say "$(($(stat -c %s "$sif") / 1000000)) MB"

@@ -1,5 +1,7 @@
 """Images: what their recipes and locks promise, as far as no engine is needed to see it."""
 
+import errno
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -11,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 from packaging.requirements import Requirement
+
+from angelo import run_folder
 
 ROOT = Path(__file__).parent.parent
 PACKAGING = ROOT / "packaging"
@@ -167,3 +171,38 @@ def test_without_tools_the_image_test_skips_and_says_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["SKIPPED"] * 3
     assert "docker is not installed;podman is not installed" in done.stdout
+
+
+def test_a_container_that_may_not_write_says_how_to_start_it(tmp_path, monkeypatch):
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    marker = tmp_path / "containerenv"
+    monkeypatch.setattr(run_folder, "OCI_MARKERS", (marker,))
+    assert "--user" not in str(run_folder.output_error(Path("out"), denied))
+    marker.touch()
+    assert "--user $(id -u):$(id -g)" in str(run_folder.output_error(Path("out"), denied))
+
+
+def test_without_slurm_its_test_skips_and_says_so(tmp_path):
+    for name in ("bash", "sh", "dirname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    done = subprocess.run(
+        [shutil.which("bash"), PACKAGING / "slurm_test.sh"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("SKIPPED: batches under Slurm: no munged here")
+
+
+def test_the_transcript_gives_every_command_of_the_readme():
+    spec = importlib.util.spec_from_file_location("transcript", PACKAGING / "transcript.py")
+    transcript = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(transcript)
+    given = [command for part in transcript.PARTS for command in part.commands]
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^    (\S.*)$", readme, re.M)
+    assert len(shown) >= 8
+    assert {line for line in shown if transcript.LEFT_OUT not in line} <= set(given)
+    assert [command for command in given if command not in readme] == []

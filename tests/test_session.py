@@ -144,9 +144,19 @@ def test_a_gpu_that_is_not_there_is_an_error_and_auto_goes_without(monkeypatch):
     assert find_devices("auto") == (CPU,)
 
 
+def test_without_a_driver_no_session_is_tried(monkeypatch):
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: [session.CUDA])
+    monkeypatch.setattr(session, "driver_loads", lambda: False)
+    monkeypatch.setattr(session, "_new_session", lambda *_, **__: pytest.fail("was tried"))
+    with pytest.raises(DeviceError, match=r"cuda:0: no GPU .* install the driver"):
+        find_devices("cuda")
+    assert find_devices("auto") == (CPU,)
+
+
 def test_a_gpu_that_does_not_start_is_an_error(monkeypatch):
     """The build has the provider, but the session comes up without it."""
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: [session.CUDA])
+    monkeypatch.setattr(session, "driver_loads", lambda: True)
     on_cpu = session._new_session(session.IDENTITY_MODEL, CPU, 1)
     monkeypatch.setattr(session, "_new_session", lambda *_, **__: on_cpu)
     with pytest.raises(DeviceError, match=r"cuda:3: .* did not start; check the driver"):

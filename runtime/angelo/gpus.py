@@ -34,7 +34,7 @@ def gpus_out_of_reach() -> str | None:
     None too where ``CUDA_VISIBLE_DEVICES`` hides them on purpose.
     """
     is_visible = gpu_is_visible()
-    if is_visible and _driver_loads():
+    if is_visible and driver_loads():
         return None
     if any(os.environ.get(name) for name in APPTAINER_VARIABLES):
         if is_visible:
@@ -68,7 +68,8 @@ def _opens(path: Path) -> bool:
     return True
 
 
-def _driver_loads() -> bool:
+def driver_loads() -> bool:
+    """Whether the library of NVIDIA's driver is here."""
     try:
         ctypes.CDLL(DRIVER_LIBRARY)
     except OSError:

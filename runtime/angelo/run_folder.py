@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 import numpy as np
 
 from angelo.errors import OutputError
+from angelo.gpus import OCI_MARKERS
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ def output_error(path: Path, error: OSError) -> OutputError:
             "folder with -o; the same command continues from the last finished stage"
         )
     reason = error.strerror or str(error)
+    if error.errno == errno.EACCES and any(marker.exists() for marker in OCI_MARKERS):
+        return OutputError(
+            f"{path}: cannot be written ({reason}) by user {os.geteuid()} of this container; "
+            "start it with --user $(id -u):$(id -g), or give another folder with -o"
+        )
     return OutputError(f"{path}: cannot be written ({reason}). Give another folder with -o")
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from angelo.errors import BundleError, DeviceError, GraphError
-from angelo.gpus import gpu_is_visible, gpus_out_of_reach
+from angelo.gpus import DRIVER_LIBRARY, driver_loads, gpu_is_visible, gpus_out_of_reach
 from angelo.processors import usable_cpus
 
 # Read when the library is loaded, so it cannot wait until a session is made.
@@ -141,6 +141,11 @@ def _trouble(device: Device) -> str | None:
         )
     if (reason := gpus_out_of_reach()) is not None:
         return f"device {device}: {reason}, {remedy}"
+    if not driver_loads():  # ONNX Runtime would print as much, in lines of its own
+        return (
+            f"device {device}: no GPU with NVIDIA's driver is here ({DRIVER_LIBRARY} cannot "
+            f"be loaded); install the driver, {remedy}"
+        )
     remedy = f"check the driver and the number of the GPU with nvidia-smi, {remedy}"
     try:
         session = _new_session(IDENTITY_MODEL, device, threads=1)

@@ -10,9 +10,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,13 +21,14 @@ import numpy as np
 import typer
 from builds import Builder, measure_in_own_process
 from cases import Case, MapFiles, real_cases, simulated_cases
+from judgement import FIGURES, judge, mean_of
 from provenance import bundle_facts, code_sha256, machine_facts, write_json
 from rich.console import Console
 from rich.table import Table
 
 from angelo.density import read_map
 from angelo.errors import UserError
-from angelo.evaluate import Evaluation, ProteinCoordinates, evaluate, read_structure
+from angelo.evaluate import ProteinCoordinates, read_structure
 from angelo.job import BuildJob
 from angelo.run_folder import sha256_of_file
 from angelo_training.structures import PackedStructures
@@ -36,18 +37,6 @@ from angelo_training.structures import PackedStructures
 LOG_WIDTH = 150
 #: Models that are judged, by the name that the row gives them.
 KINDS = ("raw", "pruned")
-#: Metrics of an empty model that are a plain zero; the other ones have no value.
-ZERO_WHEN_EMPTY = {
-    "n_built",
-    "n_matched",
-    "calpha_recall",
-    "calpha_precision",
-    "sequence_recall",
-    "sequence_precision",
-    "calpha_lddt",
-    "all_atom_lddt",
-    "n_chain_breaks",
-}
 
 
 class Part(StrEnum):
@@ -124,16 +113,6 @@ def chain_of(structure: ProteinCoordinates, name: str) -> ProteinCoordinates:
     )
 
 
-def judge(model: Path | None, reference: ProteinCoordinates) -> dict[str, Any]:
-    """Every metric of a model file; zeros where there is no model."""
-    if model is not None:
-        figures = evaluate(read_structure(model), reference).as_dict()
-        return {n: round(v, 3) if isinstance(v, float) else v for n, v in figures.items()}
-    names = (field.name for field in fields(Evaluation))
-    empty = {name: 0 if name in ZERO_WHEN_EMPTY else None for name in names}
-    return empty | {"n_deposited": len(reference)}
-
-
 def mean_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the maps of a group: each map counts the same, failed ones are left out.
 
@@ -148,18 +127,10 @@ def mean_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
     for kind in KINDS:
         models = [row[kind] for row in done if kind in row]
-        means[kind] = {
-            field.name: _mean(model[field.name] for model in models)
-            for field in fields(Evaluation)
-        }
+        means[kind] = {name: mean_of(model[name] for model in models) for name in FIGURES}
     for name in ("seconds", "cpu_seconds", "peak_memory_mib"):
-        means[name] = _mean(row.get(name) for row in done)
+        means[name] = mean_of(row.get(name) for row in done)
     return means
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(float(np.mean(known)), 3) if known else None
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:

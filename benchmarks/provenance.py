@@ -22,6 +22,7 @@ DECIDING = (
     "training/angelo_training/scatterers.py",
     "training/angelo_training/structures.py",
     "benchmarks/builds.py",
+    "benchmarks/judgement.py",
     "benchmarks/simulated_maps.py",
     "benchmarks/real_maps.json",
 )

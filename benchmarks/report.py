@@ -73,7 +73,7 @@ def accuracy_text(
     where = (
         f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]}), "
         f"angelo {machine['versions']['angelo']}, {machine['date']}. Device "
-        f"{conditions['device']}: {_machine_text(machine)}."
+        f"{conditions['device']}: {machine_text(machine)}."
     )
     parts = [where]
     if any(group.startswith("simulated") for group in accuracy["means"]):
@@ -164,11 +164,11 @@ def speed_text(speed: Mapping[str, Any]) -> str:
         rows.append([row["name"], shape, *cost, *times])
     head = ["map", "voxels", "s", "CPU s", "MiB", *(f"{stage}, s" for stage in stages)]
     device = speed["conditions"]["device"]
-    where = f"Time and memory, device {device}: {_machine_text(speed['machine'])}."
+    where = f"Time and memory, device {device}: {machine_text(speed['machine'])}."
     return f"{where}\n\n{markdown_table(head, rows)}"
 
 
-def _machine_text(machine: Mapping[str, Any]) -> str:
+def machine_text(machine: Mapping[str, Any]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB"
 
 

@@ -15,6 +15,7 @@ from simulated_maps import choose_entries, write_case
 from angelo import pipeline
 from angelo.align import align_chains
 from angelo.assemble import chains_to_model
+from angelo.context import place_by_context
 from angelo.coordinates import read_structure
 from angelo.evaluate import match_calphas
 from angelo.job import BuildJob, Inputs, read_inputs
@@ -40,6 +41,7 @@ def pruned_model(refinement: Refinement, inputs: Inputs, settings: TraceSettings
     types, records = inputs.bundle.residue_types, inputs.records
     chains = trace_chains(refinement, settings)
     placed = align_chains(chains, refinement, records, types)
+    placed = place_by_context(placed, refinement, records, types)
     kept = prune_chains(join_fragments(placed, refinement, records), refinement)
     return chains_to_model(kept, refinement, records, types, pruned=True)
 

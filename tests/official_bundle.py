@@ -41,7 +41,8 @@ CONFIG = {
         "seq_attention_batch_size": 200,
     },
 }
-#: Brings the C-alpha logits of random networks to where few voxels pass the threshold.
+#: Brings the logits of C-alphas and phosphorus, of random networks, to where few voxels pass
+#: the threshold.
 CALPHA_BIAS = -6.5
 
 
@@ -68,7 +69,7 @@ def random_calpha(seed: int = 0) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         state = CalphaNetwork(CALPHA).state_dict()
-    state["net.modules_dict.predictor.final_conv.bias"][0] = CALPHA_BIAS
+    state["net.modules_dict.predictor.final_conv.bias"][:2] = CALPHA_BIAS
     state["net.modules_dict.predictor.final_conv.weight"] *= 3
     return state
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from angelo.align import AlignSettings, _conflict, align_chain, align_chains
+from angelo.align import AlignSettings, align_chain, align_chains, is_conflict
 from angelo.placements import Placement, _best_interval, find_placements, profile_of, targets_of
 from angelo.profiles import HMMER_CODES, background_frequencies
 from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE
@@ -228,7 +228,7 @@ def test_two_registers_that_fit_alike_are_not_assigned():
 
 
 @pytest.mark.parametrize(
-    ("positions", "other", "is_conflict"),
+    ("positions", "other", "contradicts"),
     [
         (range(10), [0, 1, 2, 3, 4, 5, 7, 8, 9, 10], False),  # a gap placed elsewhere
         (range(10), [0, 1, 2, 3, 5, 6, 7, 8, 9, 10], True),  # most residues shifted
@@ -237,10 +237,30 @@ def test_two_registers_that_fit_alike_are_not_assigned():
         ([*range(6), -1, -1, -1, -1], [-1] * 3 + [*range(20, 27)], True),
     ],
 )
-def test_what_counts_as_another_register(positions, other, is_conflict):
+def test_what_counts_as_another_register(positions, other, contradicts):
     first, second = (Placement(0, np.array(list(p)), 9.0) for p in (positions, other))
     record = SequenceRecord("all different", "ACDEFGHIKLMNPQRSTVWY" + "YWVTSRQPNM")
-    assert _conflict(first, second, (record,), min_identity=0.9) is is_conflict
+    assert is_conflict(first, second, (record,), min_identity=0.9) is contradicts
+
+
+def test_a_repeat_of_one_sequence_is_a_tie_and_the_rival_is_named():
+    repeat = "ACDEFGHIKLMNPQ"
+    records = (SequenceRecord("twice", repeat + "RSTVY" + repeat + "WW"),)
+    found = place(repeat, 1.0, records)
+    assert found.sequence == -1
+    assert (found.doubt.sequence, found.doubt.first, found.doubt.last) == (0, 1, 14)
+    record, first, score = found.doubt.rival
+    assert (record, first) == (0, 20)
+    assert score == pytest.approx(found.doubt.score)
+    assert found.doubt.e_value < AlignSettings().max_e_value
+
+
+def test_a_weak_match_has_a_doubt_without_rival_and_a_good_one_has_none():
+    weak = place(ALPHA[20:26], 0.45)
+    assert weak.sequence == -1
+    assert weak.doubt.rival is None
+    assert weak.doubt.e_value > AlignSettings().max_e_value
+    assert place(ALPHA[20:60]).doubt is None
 
 
 def test_equal_sequences_are_no_conflict_and_the_first_is_taken():

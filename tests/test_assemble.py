@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from angelo.assemble import chains_to_model, confidence_from_error
+from angelo.assemble import chains_to_model
+from angelo.confidence import confidence_from_error
 from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE, residues_of
 from angelo.types import Assignment, BackboneFrames, Chain, Refinement, SequenceRecord
 

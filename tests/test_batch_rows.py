@@ -191,3 +191,13 @@ def test_fingerprints_follow_arguments_and_files(folder):
     assert row.fingerprint() != before
     (folder / "tiny.fasta").unlink()
     assert row.fingerprint() != before
+
+
+def test_sequences_of_nucleic_acids_are_columns(folder):
+    (folder / "dna.fasta").write_text(">d\nACGTACGT\n")
+    (row,) = rows_of(folder, "map\tdna\tbundle", "tiny.mrc\tdna.fasta\tnetworks")
+    at = row.arguments.index("--dna")
+    assert row.arguments[at + 1] == str(folder / "dna.fasta")
+    (folder / "dna.fasta").write_text(">d\nACQT\n")
+    with pytest.raises(ManifestError, match="'Q' at line 2, column 3 is not a nucleotide"):
+        rows_of(folder, "map\tdna", "tiny.mrc\tdna.fasta")

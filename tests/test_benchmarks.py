@@ -27,6 +27,7 @@ import accuracy  # noqa: E402
 import builds  # noqa: E402
 import cases  # noqa: E402
 import curves  # noqa: E402
+import judgement  # noqa: E402
 import provenance  # noqa: E402
 import report  # noqa: E402
 import simulated_maps  # noqa: E402
@@ -173,7 +174,8 @@ def test_a_build_is_judged_in_a_process_of_its_own(tiny, tmp_path):
     assert row["raw"]["calpha_recall"] == 100  # the tiny bundle finds every blob
     assert row["raw"]["n_built"] == 16
     assert row["shape_zyx"] == [24, 30, 42]
-    assert set(row["stages"]) == {"density", "hand", "c-alphas", "refinement", "chains"}
+    after = {"chains", "geometry", "validation"}
+    assert set(row["stages"]) == {"density", "hand", "c-alphas", "refinement", *after}
     assert 20 < row["peak_memory_mib"] < 4000
     assert json.loads((tmp_path / "out.json").read_text()) == content
     assert content["means"]["real"]["raw"]["calpha_recall"] == 100
@@ -234,7 +236,8 @@ def test_real_maps_are_listed_with_all_that_is_needed(tmp_path):
 
 
 def row_of(name, group, recall, rmsd, outcome="built"):
-    metrics = dict.fromkeys(accuracy.ZERO_WHEN_EMPTY, 0.0) | {
+    metrics = dict.fromkeys(judgement.FIGURES) | dict.fromkeys(judgement.ZERO_WHEN_EMPTY, 0.0)
+    metrics |= {
         "n_deposited": 100,
         "n_built": 90 if recall else 0,
         "calpha_recall": recall,

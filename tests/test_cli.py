@@ -305,6 +305,9 @@ def test_evaluate_a_model_against_itself(tmp_path):
     )
     result = angelo("evaluate", pdb, pdb, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["calpha_recall"] == 100
-    assert "calpha recall" in angelo("evaluate", pdb, pdb).output
+    measures = json.loads(result.output)
+    assert measures["calpha_recall"] == 100
+    assert measures["geometry"]["clashscore"] == 0 and not measures["geometry"]["bond_rmsd"]
+    shown = angelo("evaluate", pdb, pdb).output
+    assert "calpha recall" in shown and "clashscore" in shown
     assert_refused(angelo("evaluate", pdb, tmp_path / "missing.cif"), "missing.cif")

@@ -66,7 +66,8 @@ def traced(request, tmp_path_factory):
     """Family, section ``language`` and folder of an embedder in single precision."""
     folder = tmp_path_factory.mktemp(request.param)
     path = saved(folder, checkpoint(request.param))
-    return request.param, LanguageNetwork(**export_esm(path, folder, half=False).language), folder
+    language = LanguageNetwork(**export_esm(path, folder, half=False).language)
+    return request.param, language, folder
 
 
 @torch.no_grad()

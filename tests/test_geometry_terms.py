@@ -90,3 +90,45 @@ def test_no_terms_leave_the_tethers():
     )
     assert energy == 0.5 * (3 + 3 / 4)
     np.testing.assert_allclose(slopes, [[1] * 3, [0.25] * 3])
+
+
+def test_energies_of_known_shapes():
+    one = np.ones(1)
+    cases = [  # term, atoms, half the squared deviation, in standard deviations
+        (Distances(PAIRS[:1], 3 * one, 0.5 * one), STEP[None, :2], 0.5 * 4**2),
+        (Volumes(QUADS[:1], 0 * one, 0.5 * one), STEP[None], 0.5 * 2**2),
+        (Tethers(np.zeros((1, 3)), 2 * one), np.array([[3.0, 0, 4]]), 0.5 * 2.5**2),
+    ]
+    for term, corners, energy in cases:
+        assert term.evaluate(corners)[0] == pytest.approx(energy, rel=1e-6)
+    _, pull = cases[0][0].evaluate(STEP[None, :2])
+    np.testing.assert_allclose(pull, [[[-8.0, 0, 0], [8, 0, 0]]], rtol=1e-6)
+
+
+def test_energy_of_torsions():
+    # The torsion of STEP is 90 degrees, and well defined: its squared areas are 1 Å⁴.
+    weight = (1 / 1.3) ** 2
+
+    def energy(ideal_degrees, period, sigma=0.1):
+        ideal = np.deg2rad([ideal_degrees])
+        term = Torsions(QUADS[:1], ideal, np.array([sigma]), np.array([period]))
+        return term.evaluate(STEP[None])[0]
+
+    assert energy(90, 1) == pytest.approx(0, abs=1e-9)
+    assert energy(-90, 1) == pytest.approx(weight * 2 / 0.1**2, rel=1e-6)  # worst
+    assert energy(-30, 3) == pytest.approx(0, abs=1e-9)  # 90 is one of three ideals
+    near = 0.5 * np.deg2rad(3) ** 2 / 0.1**2  # harmonic near an ideal, whatever the period
+    assert energy(87, 1) == pytest.approx(weight * near, rel=1e-3)
+    assert energy(87, 3) == pytest.approx(weight * near, rel=3e-3)
+
+
+def test_energy_of_contacts():
+    term = Contacts(PAIRS[:1], np.array([3.0]), sigma=0.1, yield_length=0.5)
+
+    def energy(distance):
+        return term.evaluate(np.array([[[0.0, 0, 0], [0, 0, distance]]]))[0]
+
+    assert energy(3.0) == energy(4.0) == 0
+    assert energy(2.8) == pytest.approx(0.5 * 2**2)
+    # Beyond the yield length the force stays what it was there.
+    assert energy(1.0) - energy(1.5) == pytest.approx(0.5 * 0.5 / 0.1**2)

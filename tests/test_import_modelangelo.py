@@ -22,14 +22,15 @@ from official_bundle import (
     write_esm,
     write_official,
 )
-from tiny_map import write_tiny_inputs
+from tiny_map import tiny_density, write_tiny_inputs, write_volume
 from typer.testing import CliRunner
 
 from angelo.bundle import load_bundle
+from angelo.cli import app as angelo
 from angelo.errors import BundleError, OutputError
 from angelo.job import BuildJob
 from angelo.pipeline import build_model
-from angelo.residues import AMINO_ACIDS, RESIDUE_TYPES
+from angelo.residues import AMINO_ACIDS, NUCLEOTIDES, RESIDUE_TYPES
 from angelo.session import CPU
 from angelo_export import import_modelangelo as module
 from angelo_export import modelangelo_parity as parity
@@ -42,6 +43,7 @@ from angelo_export.trace import TracedGraph
 from angelo_export.weights import CheckpointError
 
 NO_SEQUENCE = replace(GRAPH, sequence=None)
+DNA_TYPES, RNA_TYPES = set(NUCLEOTIDES[:4]), set(NUCLEOTIDES[4:])
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,29 @@ def test_a_map_is_built_end_to_end(job, tmp_path, monkeypatch):
     for name in ("out_raw.cif", "residues.csv"):
         first, second = ((r.folder / name).read_bytes() for r in (result, other))
         assert first == second
+
+
+@pytest.mark.parametrize(("option", "found"), [("--dna", DNA_TYPES), ("--rna", RNA_TYPES)])
+def test_nucleotides_with_and_without_proteins(made, tmp_path, option, found):
+    _, fasta = write_tiny_inputs(tmp_path)
+    small = np.ascontiguousarray(tiny_density()[:14, :16, :16])
+    map_path = write_volume(tmp_path / "small.mrc", small)
+    nucleic = tmp_path / "nucleic.fasta"
+    nucleic.write_text(">site\nAGCGTGGGCGTCCATTAAGT\n")
+    words = [str(map_path), option, str(nucleic), "--bundle", str(made.folder)]
+    if option == "--dna":
+        words.insert(1, str(fasta))
+    words += ["-o", str(tmp_path / "out"), "--hand", "keep"]
+    words += ["--device", "cpu", "--threads", "1"]
+    result = CliRunner().invoke(angelo, words)
+    # Random networks match nothing; 3 says so, in one line.
+    assert result.exit_code == 3, result.output
+    assert "nucleic.fasta" in result.output
+    structure = gemmi.read_structure(str(tmp_path / "out" / "out_raw.cif"))
+    kinds = {frozenset(residue.name for residue in chain) for chain in structure[0]}
+    assert any(kind <= set(AMINO_ACIDS) for kind in kinds)
+    assert any(kind <= found for kind in kinds)
+    assert all(kind <= set(AMINO_ACIDS) or kind <= found for kind in kinds)
 
 
 def test_without_sequences_from_a_zip_in_half_precision(tmp_path, caplog):

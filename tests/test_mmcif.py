@@ -16,7 +16,7 @@ RECORDS = (SequenceRecord("sp|P1|it's", "MAGXSW", copies=2), SequenceRecord("lon
 def make_chain(name, sequence, positions, kinds, seed=0):
     """A chain of random atoms within 100 Å, all atoms of each type present."""
     rng = np.random.default_rng(seed)
-    n, width = len(kinds), 14
+    n, width = len(kinds), max(14, *(len(residue_table()[kind].atoms) for kind in kinds))
     has_atom = np.zeros((n, width), bool)
     for row, kind in enumerate(kinds):
         has_atom[row, : len(residue_table()[kind].atoms)] = True
@@ -182,3 +182,33 @@ def test_contradicting_sequences_are_refused(metadata, positions, kinds, message
     model = Model((make_chain("A", 0, positions, kinds),))
     with pytest.raises(ValueError, match=message):
         mmcif_text(model, RECORDS, metadata)
+
+
+def test_nucleic_acids_have_their_own_polymer_types_and_unknown_names(metadata):
+    records = (
+        SequenceRecord("prot", "MXA"),
+        SequenceRecord("dna", "ANGT", kind="dna"),
+        SequenceRecord("rna", "ANGU", kind="rna"),
+    )
+    chains = (
+        make_chain("A", 1, [1, 3, 4], ["DA", "DG", "DT"]),
+        make_chain("B", 2, [2, 3], ["C", "G"]),
+        make_chain("C", -1, [1, 2], ["U", "A"]),
+    )
+    block, structure = read_back(mmcif_text(Model(chains), records, metadata))
+    kinds = gemmi.PolymerType
+    assert [entity.polymer_type for entity in structure.entities] == [
+        *(kinds.Dna, kinds.Rna, kinds.Rna)
+    ]
+    assert [list(entity.full_sequence) for entity in structure.entities] == [
+        ["DA", "DN", "DG", "DT"],
+        ["A", "C", "G", "U"],
+        ["U", "A"],
+    ]
+    types = {row[0]: row.str(1) for row in block.find("_chem_comp.", ["id", "type"])}
+    assert types["DG"] == types["DN"] == "DNA linking"
+    assert types["G"] == "RNA linking"
+    assert structure[0]["A"][2].seqid.num == 4
+    with pytest.raises(ValueError, match="residue 1 is DA, but A in rna"):
+        wrong = (make_chain("A", 2, [1], ["DA"]),)
+        mmcif_text(Model(wrong), records, metadata)

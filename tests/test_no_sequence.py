@@ -77,6 +77,7 @@ def test_there_is_one_model_and_a_profile_for_each_chain(job, right_types):
         "out.cxc",
         "out.hmm",
         "out.html",
+        "out_problems.csv",
         "residues.csv",
         "run.json",
         "summary.json",

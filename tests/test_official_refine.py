@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,15 +11,19 @@ import torch
 from official_bundle import CONFIG
 from test_networks_gnn import GOLDEN, Recorded
 
+from angelo.assemble import chains_to_model
 from angelo.frames import apply_frames, frames_from_places, octant_rotations, random_rotations
 from angelo.manifest import GnnNetwork
 from angelo.neighbours import Crop, nearest_residues
+from angelo.nucleotide_trace import trace_strands
 from angelo.refine import GraphStack, refine_piece
 from angelo.refine_crops import Tally, refine_crops
+from angelo.residues import RESIDUE_TYPES, residue_table
 from angelo.sampling import sample_cubes, sample_sheared_rectangles
 from angelo.session import Graph, Networks
+from angelo.trace import TraceSettings, trace_chains
 from angelo.typed_json import read_value
-from angelo.types import BackboneFrames, Calphas, Density, Refinement
+from angelo.types import Assignment, BackboneFrames, Calphas, Density, Refinement
 from angelo_export.modelangelo_files import OfficialFiles, read_schedule
 from angelo_export.modelangelo_graphs import calpha_piece, graph_pieces
 from angelo_export.modelangelo_manifest import gnn_section
@@ -126,6 +131,28 @@ def test_a_free_iteration_ends_where_the_reference_does(made):
     assert np.median(moved) > 0.1
     off = np.linalg.norm(found.frames.ca - last[..., 3].numpy(), axis=1)
     assert off.max() < 0.01
+
+
+def test_recorded_nucleotides_go_on_to_strands_and_atoms(made):
+    recorded, stack = made.recorded, made.stack
+    start = frames_of(recorded.step(1, 0)["affines_in"])
+    is_protein = recorded.is_protein.numpy()
+    calphas = Calphas(start.ca, np.ones(len(start), np.float32), is_protein=is_protein)
+    found = replace(refine_piece(stack, calphas, start), is_protein=is_protein)
+    settings = TraceSettings(min_next_probability=0.5, max_bond=2.6, min_existence=0.0)
+    strands = trace_strands(found, RESIDUE_TYPES, settings)
+    chains = trace_chains(found, settings)
+    for traced, wanted in ((strands, ~is_protein), (chains, is_protein)):
+        rows = np.concatenate([np.zeros(0, np.int64), *(chain.residues for chain in traced)])
+        np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(wanted))
+    unplaced = [Assignment(c, -1, np.full(len(c), -1), 0.0, np.inf) for c in strands]
+    model = chains_to_model(unplaced, found, (), RESIDUE_TYPES, pruned=False)
+    for chain, strand in zip(model.chains, strands, strict=True):
+        assert chain.kind in ("dna", "rna")
+        p = residue_table()[chain.residue_types[0]].index("P")
+        np.testing.assert_array_equal(
+            chain.atom_positions[:, p], found.frames.ca[strand.residues]
+        )
 
 
 def test_places_are_displaced_ideal_places(made):

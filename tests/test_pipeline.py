@@ -65,8 +65,9 @@ def test_model_lies_where_the_map_does(job, right_types):
         found = calphas_of(result.folder / name)
         assert len(found) == 16
         distance, index = cKDTree(found).query(CALPHAS.reshape(-1, 3))
-        # Voting is on a grid of 1 Å: half a voxel at most.
-        assert distance.max() < 0.5
+        # Voting is on a grid of 1 Å: half a voxel at most. Then the geometry step bends the
+        # row, for no chain is straight.
+        assert distance.max() < 0.8
         assert len(set(index)) == 16
     sx, sy, sz = SHAPE_ZYX[::-1]
     cell = gemmi.read_structure(str(result.folder / "out.cif")).cell
@@ -94,18 +95,24 @@ def test_files_of_a_run(job, right_types):
         "out.cif",
         "out.cxc",
         "out.html",
+        "out_problems.csv",
         "out_raw.cif",
         "residues.csv",
         "run.json",
         "sequences.csv",
         "stages",
         "summary.json",
+        "undecided.csv",
     ]
     with (result.folder / "residues.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 32
     record = json.loads((result.folder / "run.json").read_text())
     assert record["status"] == "finished"
-    assert set(record["stages"]) == {"density", "hand", "c-alphas", "refinement", "chains"}
+    assert list(record["stages"]) == [
+        *("density", "hand", "c-alphas", "refinement"),
+        *("chains", "geometry", "validation"),
+    ]
+    assert set(record["summary"]["geometry"]) == {"pruned", "raw"}
     assert record["peak_memory_mib"] > 10
     assert record["devices"] == ["cpu"]
     assert len(record["inputs"]["map_sha256"]) == 64
@@ -120,10 +127,10 @@ def test_two_runs_give_the_same_bytes(job, right_types, tmp_path):
     build_model(replace(job, out=tmp_path / "b" / "out"))
     first, second = results_of(tmp_path / "a"), results_of(tmp_path / "b")
     assert first == second
-    assert len(first) == 11
+    assert len(first) == 14
 
 
-@pytest.mark.parametrize("stage", ["run_windows", "refine", "trace_chains", "write_results"])
+@pytest.mark.parametrize("stage", ["predict_points", "refine", "trace_chains", "write_results"])
 def test_a_killed_run_continues_to_the_same_files(
     job, right_types, tmp_path, monkeypatch, stage
 ):
@@ -149,7 +156,7 @@ def test_finished_stages_are_not_done_again(job, right_types, monkeypatch):
         patch.setattr(pipeline, "trace_chains", killed)
         with pytest.raises(KeyboardInterrupt):
             build_model(job)
-    monkeypatch.setattr(pipeline, "run_windows", killed)
+    monkeypatch.setattr(pipeline, "predict_points", killed)
     monkeypatch.setattr(pipeline, "refine", killed)
     assert build_model(job).summary["matched_residues"] == 16
 
@@ -209,7 +216,7 @@ def test_map_smaller_than_a_window(job, tmp_path):
     inside = CALPHAS.reshape(-1, 3) - np.array([x, y, z])
     inside = inside[((inside > ORIGIN) & (inside < ORIGIN + np.array([13, 11, 11]))).all(1)]
     assert len(inside) > 1
-    assert cKDTree(found).query(inside)[0].max() < 0.5
+    assert cKDTree(found).query(inside)[0].max() < 0.8  # see above
 
 
 def test_two_halves_give_what_their_mean_gives(job, tmp_path):
@@ -252,7 +259,8 @@ def test_progress_names_stages_in_order(job, right_types):
     told = []
     build_model(job, lambda *what: told.append(what))
     names = list(dict.fromkeys(name for name, _, _ in told))
-    assert names == ["density", "hand", "c-alphas", "refinement", "chains"]
+    assert names[:4] == ["density", "hand", "c-alphas", "refinement"]
+    assert names[4:] == ["chains", "geometry", "validation"]
     assert all(0 <= done <= total for _, done, total in told)
     steps = [done for name, done, _ in told if name == "refinement"]
     assert steps == sorted(steps)

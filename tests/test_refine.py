@@ -146,6 +146,23 @@ FIELDS = (
 )
 
 
+def test_predicted_errors_are_calibrated_at_the_end_and_change_nothing_else(
+    tmp_path, positions
+):
+    curve = {"predicted": [0.0, 100.0], "expected": [1.0, 2.0]}
+    changes = {"rounds": 2}
+    plain = write_tiny_bundle(tmp_path / "plain", gnn=changes)
+    with_curve = write_tiny_bundle(
+        tmp_path / "with", gnn=changes | {"error_calibration": curve}
+    )
+    inputs = blobs(positions), calphas_at(positions)
+    one, other = run(plain, *inputs), run(with_curve, *inputs)
+    assert_same(one, other, skip=("predicted_error",))
+    expected = 1 + np.clip(one.predicted_error, 0, 100) / 100
+    np.testing.assert_allclose(other.predicted_error, expected, rtol=1e-6)
+    assert np.ptp(one.predicted_error) > 0 or one.predicted_error[0] != expected[0]
+
+
 def test_sequence_changes_amino_acids_and_nothing_else(tiny, positions):
     embedding = np.random.default_rng(3).normal(size=(9, 6)).astype(np.float32)
     args = (tiny, blobs(positions), calphas_at(positions))

@@ -183,7 +183,7 @@ def test_an_abort_that_came_before_the_start(words, job):
     ("command", "complaint"),
     [
         (f"build -pf p.fasta -o {JOB} --pipeline-control {JOB}", "-v"),
-        (f"build -v m.mrc -rf r.fasta -o {JOB} --pipeline-control {JOB}", "proteins only"),
+        (f"build -v m.mrc -o {JOB} --pipeline-control {JOB}", "no sequences"),
         (f"sing -o {JOB} --pipeline-control {JOB}", "sing"),
         (f"hmm_search -i x -f y -a RNA -o {JOB} --pipeline-control {JOB}", "RNA"),
     ],
@@ -196,10 +196,12 @@ def test_relion_hears_of_a_wrong_command_line(words, job, capsys, command, compl
     assert error.startswith("error: ") and complaint in error and error.count("\n") == 1
 
 
-def test_nucleic_acids_are_left_out_with_a_word(words, capsys):
+def test_nucleic_acids_with_and_without_proteins(words, job):
+    nucleic = ["--dna", "d.fasta", "--rna", "r.fasta"]
     assert call(BUILD + " -df d.fasta -rf r.fasta") == 0
-    assert "d.fasta, r.fasta not used" in capsys.readouterr().out
-    assert "d.fasta" not in words()
+    assert words()[:7] == ["build", "map.mrc", "p.fasta", *nucleic]
+    assert call(BUILD.replace("-pf p.fasta", "-rf r.fasta")) == 0
+    assert words()[:4] == ["build", "map.mrc", *nucleic[2:]]
 
 
 def test_other_options_go_to_the_build(words):

@@ -157,13 +157,19 @@ def test_page_shows_where_residues_lie_and_nothing_is_markup():
     chain = make_chain("A", 0, [2, 3, 7], 100)
     models = {"raw": Model((chain,)), "pruned": Model((chain,))}
     summary = {"residues_built": 3, "mean_confidence": 99.987}
+    geometry = {"n_bond_outliers": 17, "clashscore": None}
     page = Reader()
     page.feed(html_report("a & b", summary, models, records, ("C: <merged>",)))
-    assert page.open == []
+    assert page.open == [] and "Stereochemistry" not in page.text
     assert "<b>first: 3 of 10 positions built" in page.text
     assert "a & b" in page.text and "C: <merged>" in page.text and "100" in page.text
     starts = [float(rect["x"]) for rect in page.rects[:3]]
     np.testing.assert_allclose(starts, [90, 180, 540], atol=0.01)  # of 900 pixels
+    page = Reader()
+    summary |= {"geometry": {"raw": geometry, "pruned": {"n_bond_outliers": 4}}}
+    page.feed(html_report("a", summary, models, records, ()))
+    assert page.open == []
+    assert "Stereochemistry\nrawprunedbond outliers174clashscore--" in page.text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from angelo.errors import SequenceError
 from angelo.residues import AMINO_ACID_CODES
-from angelo.sequences import read_fasta
+from angelo.sequences import read_fasta, read_sequences
 from angelo.types import SequenceRecord
 
 HBA = "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMF"
@@ -142,3 +142,86 @@ def test_what_cannot_be_read_is_refused_in_one_line(fasta, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SequenceError, match=r"nowhere\.fasta: cannot be read"):
         read_fasta(tmp_path / "nowhere.fasta")
+
+
+# ---------------------------------------------------------------- nucleic acids
+
+SITE = "AGCGTGGGCGTCCATTAAGT"
+HAIRPIN = SITE.replace("T", "U")
+
+
+def read_mixed(path):
+    return read_sequences({"any": path}, builds_nucleotides=True)
+
+
+def test_proteins_come_first_and_nucleic_acids_are_told_by_their_letters(fasta):
+    records, notes = read_mixed(fasta(f">d\n{SITE}\n>p\n{HBA}\n>r\n{HAIRPIN.lower()}\n"))
+    assert records == (
+        SequenceRecord("p", HBA),
+        SequenceRecord("d", SITE, kind="dna"),
+        SequenceRecord("r", HAIRPIN, kind="rna"),
+    )
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "letters", "kind", "note"),
+    [
+        ("x", "ACG" * 9, "dna", "x: read as DNA; if that is wrong use --dna or --rna"),
+        ("x|Chain B|RNA (27-MER)", "ACG" * 9, "rna", "read as RNA"),
+        ("x DNA (5'-D(*CP*GP*CP*G)-3')", "CGCGAATTCGCG", "dna", None),
+        ("x", "CGCGAATTCGCG", "protein", "x: read as protein; if it is DNA or RNA, give it"),
+        ("DNA-binding protein", "MKVLACGT", "protein", None),
+        ("x", "ACGU" * 6 + "T", "rna", "1 x 'T' read as U"),
+    ],
+)
+def test_where_letters_leave_it_open(fasta, header, letters, kind, note):
+    (record,), notes = read_mixed(fasta(f">{header}\n{letters}\n"))
+    assert record.kind == kind and len(record) == len(letters)
+    assert any(note in line for line in notes) if note else notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "residues", "note"),
+    [
+        ("dna", "ACGU", "ACGT", "a: 1 x 'U' read as T"),
+        ("rna", "ACGT", "ACGU", "a: 1 x 'T' read as U"),
+        ("dna", "AC-RYN*GT", "ACNNNNGT", "a: 1 x 'R' read as N"),
+        ("rna", "CCAI", "CCAN", "a: 1 x 'I' read as N"),
+    ],
+)
+def test_letters_of_files_of_one_kind(fasta, kind, written, residues, note):
+    (record,), notes = read_sequences(
+        {kind: fasta(f">a\n{written}\n")}, builds_nucleotides=True
+    )
+    assert (record.residues, record.kind) == (residues, kind)
+    assert note in notes
+
+
+def test_records_of_several_files_have_names_of_their_own(fasta):
+    files = {
+        "any": fasta(f">a\n{HBA}\n", "p.fasta"),
+        "dna": fasta(f">a\n{SITE}\n>b\n{SITE}\n", "d.fasta"),
+        "rna": fasta(">a\nACGACG\n", "r.fasta"),
+    }
+    records, notes = read_sequences(files, builds_nucleotides=True)
+    assert [(r.name, r.kind, r.copies) for r in records] == [
+        ("a", "protein", 1),
+        ("a_2", "dna", 2),
+        ("a_3", "rna", 1),
+    ]
+    assert "b: same sequence as a; merged (copy 2)" in notes
+
+
+def test_what_is_no_nucleotide_is_refused(fasta):
+    with pytest.raises(SequenceError, match="'E' at line 2, column 3 is not a nucleotide"):
+        read_sequences({"dna": fasta(">a\nACE\n")}, builds_nucleotides=True)
+
+
+def test_files_of_nucleic_acid_are_skipped_by_a_bundle_that_builds_none(fasta):
+    files = {"any": fasta(f">a\n{HBA}\n", "p.fasta"), "rna": fasta(">r\nACGU\n", "r.fasta")}
+    records, notes = read_sequences(files, builds_nucleotides=False)
+    assert [record.name for record in records] == ["a"]
+    assert notes == ("r: nucleic acid, which this bundle does not build; skipped",)
+    with pytest.raises(SequenceError, match=r"r\.fasta: nothing but nucleic acid \(r\)"):
+        read_sequences({"rna": files["rna"]}, builds_nucleotides=False)

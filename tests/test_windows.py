@@ -13,6 +13,7 @@ from angelo.windows import (
     find_solvent_windows,
     local_deviation,
     plan_axis,
+    predict_points,
     run_windows,
 )
 
@@ -291,3 +292,42 @@ def test_block_deviation_is_the_standard_deviation():
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         settings_for((16, 1, 0.0, 2, 12), **changes)
+
+
+def test_points_of_several_kinds_come_from_one_pass():
+    """Each as if its channel were the only one of points."""
+    rng = np.random.default_rng(4)
+    density = Density(
+        rng.normal(size=(20, 22, 24)).astype(np.float32), np.ones(3, "f4"), np.zeros(3, "f4")
+    )
+    settings = WindowSettings(
+        inputs=("density",),
+        channels=("calpha", "phosphorus", "backbone"),
+        window=12,
+        step=1,
+        start=0.0,
+        margin=2,
+        stride=6,
+        batch=2,
+    )
+    calls = []
+
+    def network(windows):
+        calls.append(len(windows))
+        return np.concatenate([windows, -windows, 2 * windows], axis=1)
+
+    wanted = np.ones([len(plan_axis(n, settings).corners) for n in (20, 22, 24)], bool)
+    both = predict_points(
+        ("calpha", "phosphorus"), density, settings, network, 0.6, wanted=wanted
+    )
+    n_windows = sum(calls)
+    alone = run_windows(density, settings, network, 0.6, wanted=wanted)
+    assert sum(calls) == 2 * n_windows
+    for name in ("positions", "probability", "channels"):
+        np.testing.assert_array_equal(getattr(both[0], name), getattr(alone, name))
+    assert both[0].names == ("phosphorus", "backbone")
+    assert both[1].names == ("calpha", "backbone")
+    assert len(both[0]) and len(both[1])
+    at = np.round(both[1].positions).astype(int)
+    logits = -density.values_zyx[at[:, 2], at[:, 1], at[:, 0]]
+    np.testing.assert_allclose(both[1].probability, 1 / (1 + np.exp(-logits)), rtol=1e-5)

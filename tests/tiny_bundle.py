@@ -2,7 +2,8 @@
 
 - c_alpha: the logit is ``4 * (density - 1)``, so every blob of a standardised map is a C-alpha;
   no offsets, every residue has the identity as its frame (C along +x), amino-acid logits are
-  random weights times density.
+  random weights times density. A blob of negative density is a phosphorus, if there is such a
+  channel.
 - embedder: a table look-up. seq_kv: two projections for each layer.
 - layers: features pass through, nothing moves; the amino-acid logits of the C-alpha network
   come out again (plus a little sequence attention); existence follows the density at the
@@ -165,7 +166,7 @@ def _graphs(
 
 def _c_alpha(settings: Mapping[str, Any], rng: np.random.Generator) -> onnx.ModelProto:
     """A 1 x 1 x 1 convolution (strided when ``step`` is not 1) over the first input channel."""
-    fixed = {"calpha": -4.0, "n_x": -0.523, "n_y": 1.362, "c_x": 1.525}
+    fixed = {"calpha": -4.0, "phosphorus": -4.0, "n_x": -0.523, "n_y": 1.362, "c_x": 1.525}
     channels, edge, step = settings["channels"], settings["window"], settings["step"]
     weight = np.zeros((len(channels), len(settings["inputs"]), 1, 1, 1), np.float32)
     for row, name in enumerate(channels):
@@ -173,6 +174,8 @@ def _c_alpha(settings: Mapping[str, Any], rng: np.random.Generator) -> onnx.Mode
             weight[row, 0] = rng.normal()
         elif name == "calpha":
             weight[row, 0] = 4.0
+        elif name == "phosphorus":
+            weight[row, 0] = -4.0
     bias = np.array([fixed.get(name, 0.0) for name in channels], np.float32)
     out = -(-edge // step)
     return _model(
@@ -223,7 +226,7 @@ def _seq_kv(n_layers: int, rng: np.random.Generator) -> onnx.ModelProto:
 
 def _start(manifest: Mapping[str, Any]) -> onnx.ModelProto:
     """Copy the start features into the first columns of the features."""
-    width = {"aa_logits": len(manifest["residue_types"]), "probability": 1}
+    width = {"aa_logits": len(manifest["residue_types"]), "probability": 1, "is_protein": 1}
     n = sum(width[name] for name in manifest["gnn"]["start_features"])
     hidden = manifest["gnn"]["hidden"]
     return _model(

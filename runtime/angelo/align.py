@@ -8,11 +8,13 @@ register or sequence comes close.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float32
 
-from angelo.placements import Placement, Targets, find_placements, profile_of, targets_of
-from angelo.types import Assignment, Chain, Refinement, SequenceRecord
+from angelo.placements import Placement, targets_of
+from angelo.types import Assignment, Chain, Doubt, Refinement, SequenceRecord
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ class AlignSettings:
     min_margin: float = 5.0
     """Bits by which the best register must beat every other one; 5 are odds of 32 to 1."""
     min_identity: float = 0.9
-    """Placements within the margin are no conflict if this fraction of residues is the same."""
+    """Placements on two records within the margin are no conflict if this fraction of residues
+    is the same."""
     min_matched: int = 4
     """Fewest residues that a placement must match."""
     temperature: float = 1.0
@@ -37,6 +40,26 @@ class AlignSettings:
 
 
 DEFAULTS = AlignSettings()
+
+
+@runtime_checkable
+class Candidates(Protocol):
+    """Sequences, and where on them chains fit: proteins, or nucleic acids."""
+
+    @property
+    def records(self) -> Sequence[SequenceRecord]:
+        """All records that placements count from."""
+
+    def n_offsets(self, length: int) -> int:
+        """Places where a chain of this length can start."""
+
+    def placements(
+        self,
+        aa_logits: Float32[np.ndarray, "c t"],
+        residue_types: Sequence[str],
+        temperature: float,
+    ) -> tuple[Placement, ...]:
+        """Find the most likely placements of a chain on every record, in no order."""
 
 
 def align_chains(
@@ -51,7 +74,17 @@ def align_chains(
     A chain whose unmatched end fits elsewhere was traced across two molecules, or across a
     loop: it is cut there, and each piece is an assignment of its own. The order is kept.
     """
-    targets = targets_of(records)
+    return place_chains(chains, refinement, targets_of(records), residue_types, settings)
+
+
+def place_chains(
+    chains: Sequence[Chain],
+    refinement: Refinement,
+    targets: Candidates,
+    residue_types: Sequence[str],
+    settings: AlignSettings = DEFAULTS,
+) -> tuple[Assignment, ...]:
+    """Place chains on what they may be placed on, proteins or nucleic acids."""
     return tuple(
         assignment
         for chain in chains
@@ -93,7 +126,7 @@ def align_chain(
 def _place_pieces(
     chain: Chain,
     refinement: Refinement,
-    targets: Targets,
+    targets: Candidates,
     residue_types: Sequence[str],
     settings: AlignSettings,
 ) -> list[Assignment]:
@@ -125,7 +158,7 @@ def _place_pieces(
 def _place(
     chain: Chain,
     refinement: Refinement,
-    targets: Targets,
+    targets: Candidates,
     residue_types: Sequence[str],
     settings: AlignSettings,
 ) -> Assignment:
@@ -133,12 +166,10 @@ def _place(
     nowhere = Assignment(chain, -1, np.full(len(chain), -1, dtype=np.int64), 0.0, np.inf)
     if len(chain) < settings.min_matched or not targets.records:
         return nowhere
-    profile = profile_of(
-        refinement.aa_logits[chain.residues], residue_types, settings.temperature
-    )
+    logits = refinement.aa_logits[chain.residues]
     placements = [
         placement
-        for placement in find_placements(profile, targets)
+        for placement in targets.placements(logits, residue_types, settings.temperature)
         if np.count_nonzero(placement.positions >= 0) >= settings.min_matched
     ]
     if not placements:
@@ -147,45 +178,37 @@ def _place(
     n_offsets = targets.n_offsets(len(chain))
     # Below 2^-1000 a float is 0, and a chain of 300 residues gets there.
     e_value = float(n_offsets * 2.0 ** -min(best.score, 1000.0))
+    numbers = best.positions[best.positions >= 0] + 1
+    doubt = Doubt(best.record, int(numbers[0]), int(numbers[-1]), best.score, e_value)
     if e_value > settings.max_e_value:
-        return nowhere
+        return replace(nowhere, doubt=doubt)
     for other in placements:
-        if best.score - other.score < settings.min_margin and _conflict(
+        if best.score - other.score < settings.min_margin and is_conflict(
             best, other, targets.records, settings.min_identity
         ):
-            _log.info(
-                "a chain of %d residues fits %s from %d and %s from %d alike (%.1f and %.1f "
-                "bits) and stays unassigned",
-                len(chain),
-                *_start_of(best, targets.records),
-                *_start_of(other, targets.records),
-                best.score,
-                other.score,
-            )
-            return nowhere
+            first = int(other.positions[other.positions >= 0][0]) + 1
+            rival = (other.record, first, other.score)
+            return replace(nowhere, doubt=replace(doubt, rival=rival))
     return Assignment(chain, best.record, best.positions, best.score, e_value)
 
 
-def _start_of(placement: Placement, records: Sequence[SequenceRecord]) -> tuple[str, int]:
-    """Name of the record and 1-based number of the first matched residue."""
-    positions = placement.positions
-    return records[placement.record].name, int(positions[positions >= 0][0]) + 1
-
-
-def _conflict(
+def is_conflict(
     best: Placement,
     other: Placement,
     records: Sequence[SequenceRecord],
     min_identity: float,
 ) -> bool:
-    """Whether two placements read most of the same residues as different amino acids."""
+    """Whether two placements give most of the same residues other numbers, or other types.
+
+    Numbers count within a record. Of records that read alike the first may well be taken.
+    """
     common = np.flatnonzero((best.positions >= 0) & (other.positions >= 0))
     shorter = min(np.count_nonzero(p.positions >= 0) for p in (best, other))
     if len(common) < 0.5 * shorter:  # different parts of the chain: no contradiction
         return False
     mine, theirs = best.positions[common], other.positions[common]
-    if best.record == other.record and (mine == theirs).mean() >= SAME_REGISTER:
-        return False
+    if best.record == other.record:  # alike or not: the numbers differ
+        return bool((mine == theirs).mean() < SAME_REGISTER)
     letters = np.array(list(records[best.record].residues))[mine]
     other_letters = np.array(list(records[other.record].residues))[theirs]
     return bool((letters == other_letters).mean() < min_identity)

@@ -6,11 +6,13 @@ from itertools import product
 from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from angelo.atoms import place_atoms
+from angelo.confidence import confidence_from_error
+from angelo.nucleotides import BASE_CODES, base_probabilities, kind_of_chain
 from angelo.profiles import HMMER_CODES, amino_probabilities
-from angelo.residues import NAME_FROM_CODE
+from angelo.residues import NAMES_BY_KIND, UNKNOWN_BY_KIND, Kind
 from angelo.types import (
     Assignment,
     BackboneFrames,
@@ -20,11 +22,6 @@ from angelo.types import (
     Refinement,
     SequenceRecord,
 )
-
-#: Predicted error, Å, at which confidence is 0, and how much less makes it 100: ModelAngelo's
-#: scale, kept so that models compare.
-NO_CONFIDENCE_ERROR = 1.2
-CONFIDENCE_RANGE = 0.7
 
 
 def chains_to_model(
@@ -37,8 +34,8 @@ def chains_to_model(
     """Name, number and type the residues of all chains, and place their atoms.
 
     A matched residue has the type and number of its sequence position; where the sequence says
-    X, and where nothing matched, the type is the network's best. Chains are named A to Z, a to
-    z, AA, AB, ... in the order given.
+    X (of nucleic acid: N), and where nothing matched, the type is the network's best. Chains
+    are named A to Z, a to z, AA, AB, ... in the order given.
 
     Parameters
     ----------
@@ -68,15 +65,6 @@ def chains_to_model(
     )
 
 
-def confidence_from_error(
-    predicted_error: Float32[np.ndarray, " c"],
-) -> Float32[np.ndarray, " c"]:
-    """0 to 100, high is good, from a predicted backbone error in Å."""
-    fraction = (NO_CONFIDENCE_ERROR - predicted_error) / CONFIDENCE_RANGE
-    clipped: np.ndarray = 100 * np.clip(fraction, 0, 1)
-    return clipped.astype(np.float32)
-
-
 def _chain_names() -> Iterator[str]:
     """Yield A to Z, a to z, then all pairs of these letters, and so on."""
     length = 1
@@ -104,15 +92,19 @@ def _model_chain(
 ) -> ModelChain:
     """One chain with atoms."""
     residues = assignment.chain.residues
-    probabilities = amino_probabilities(refinement.aa_logits[residues], residue_types)
+    kind = kind_of_chain(assignment, refinement, records, residue_types)
+    letters, probabilities = _type_probabilities(
+        kind, refinement.aa_logits[residues], residue_types
+    )
     sequence = records[assignment.sequence].residues if assignment.sequence >= 0 else ""
+    unknown, _ = UNKNOWN_BY_KIND[kind]
     codes = [
-        sequence[position] if position >= 0 and sequence[position] != "X" else HMMER_CODES[best]
+        sequence[position] if position >= 0 and sequence[position] != unknown else letters[best]
         for position, best in zip(
             assignment.positions, probabilities.argmax(axis=1), strict=True
         )
     ]
-    types = tuple(NAME_FROM_CODE[code] for code in codes)
+    types = tuple(NAMES_BY_KIND[kind][code] for code in codes)
     numbers = _residue_numbers(assignment.positions)
     frames = BackboneFrames(
         refinement.frames.rotation[residues], refinement.frames.ca[residues]
@@ -121,10 +113,10 @@ def _model_chain(
     positions, has_atom = place_atoms(
         frames, refinement.torsions[residues], type_index, residue_types
     )
-    columns = [HMMER_CODES.index(code) for code in codes]
+    columns = [letters.index(code) for code in codes]
     return ModelChain(
         name=name,
-        sequence=assignment.sequence if _agrees(sequence, numbers, codes) else -1,
+        sequence=assignment.sequence if _agrees(sequence, numbers, codes, unknown) else -1,
         sequence_positions=numbers,
         residue_types=types,
         atom_positions=positions,
@@ -151,8 +143,20 @@ def _residue_numbers(positions: Int64[np.ndarray, " c"]) -> Int64[np.ndarray, " 
     return numbers
 
 
-def _agrees(sequence: str, numbers: Int64[np.ndarray, " c"], codes: Sequence[str]) -> bool:
-    """Whether every residue is what the sequence has at its number (X is anything)."""
+def _type_probabilities(
+    kind: Kind, aa_logits: Float32[np.ndarray, "c t"], residue_types: Sequence[str]
+) -> tuple[str, Float64[np.ndarray, "c k"]]:
+    """One-letter codes of the residues of a kind, and the probability of each."""
+    if kind == "protein":
+        return HMMER_CODES, amino_probabilities(aa_logits, residue_types)
+    return BASE_CODES[kind], base_probabilities(aa_logits, residue_types)
+
+
+def _agrees(
+    sequence: str, numbers: Int64[np.ndarray, " c"], codes: Sequence[str], unknown: str
+) -> bool:
+    """Whether every residue is what the sequence has at its number (unknown: anything)."""
     return int(numbers[-1]) <= len(sequence) and all(
-        sequence[number - 1] in (code, "X") for number, code in zip(numbers, codes, strict=True)
+        sequence[number - 1] in (code, unknown)
+        for number, code in zip(numbers, codes, strict=True)
     )

@@ -13,7 +13,7 @@ from rich.table import Table
 from angelo import __version__
 from angelo.batch import command as batch_commands
 from angelo.console import StageProgress, hits_table, summary_panel
-from angelo.errors import NothingBuiltError
+from angelo.errors import NoProteinError, NothingBuiltError
 from angelo.guard import EXIT_USER, Guard
 
 #: Endings that a map's name loses when the run folder is named after it.
@@ -76,7 +76,7 @@ def build(
     ],
     fasta_path: Annotated[
         Path | None,
-        typer.Argument(metavar="[FASTA]", help="Protein sequences to look for, if known."),
+        typer.Argument(metavar="[FASTA]", help="Sequences to look for, if known."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -90,6 +90,14 @@ def build(
     ] = "auto",
     mask: Annotated[
         Path | None, typer.Option(help="Mask of the molecule, 0 to 1, on the grid of MAP.")
+    ] = None,
+    dna: Annotated[
+        Path | None,
+        typer.Option(help="Sequences of DNA, for bundles that know nucleotides."),
+    ] = None,
+    rna: Annotated[
+        Path | None,
+        typer.Option(help="Sequences of RNA, for bundles that know nucleotides."),
     ] = None,
     half_map: Annotated[
         Path | None,
@@ -137,13 +145,16 @@ def build(
             threads=threads,
             overwrite=overwrite,
             keep_stages=keep_stages,
+            dna_path=dna,
+            rna_path=rna,
         )
         with StageProgress(guard.console) as progress:
             result = build_model(job, progress.update)
         Console().print(summary_panel(result))
         if result.nothing_matched:
+            files = ", ".join(map(str, job.sequence_files.values()))
             raise NothingBuiltError(
-                f"no built chain matches a sequence of {fasta_path}; what was built without "
+                f"no built chain matches a sequence of {files}; what was built without "
                 f"one is in {result.folder}. Likely reasons: the map has the wrong hand (try "
                 "--hand auto), its resolution is below about 4 Å, or the sample has other "
                 "sequences"
@@ -209,16 +220,35 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Full log and tracebacks.")] = False,
 ) -> None:
-    """Compare a built model with a deposited one; nothing is superposed."""
-    with Guard(debug):
-        from angelo.evaluate import evaluate_files
+    """Compare a built model with a deposited one; nothing is superposed.
 
-        measures = evaluate_files(built, deposited).as_dict()
+    The stereochemistry of the built model, for which nothing else is needed, is shown as well.
+    Nucleic acids are compared by their P atoms, where there are any.
+    """
+    with Guard(debug):
+        from angelo.evaluate import evaluate as compare
+        from angelo.evaluate import read_structure
+        from angelo.nucleotide_evaluate import evaluate_nucleotide_files
+        from angelo.validate import validate
+
+        found = evaluate_nucleotide_files(built, deposited)
+        nucleotides: dict[str, Any] = {} if found is None else found.as_dict()
+        measures: dict[str, Any] = {}
+        geometry: dict[str, Any] = {}
+        try:
+            model = read_structure(built)
+            measures |= compare(model, read_structure(deposited)).as_dict()
+            geometry |= validate(model).as_dict()
+        except NoProteinError:
+            if not nucleotides:
+                raise
+        measures |= nucleotides
         if as_json:
+            measures |= {"geometry": geometry} if geometry else {}
             typer.echo(json.dumps(measures, indent=2))
             return
         table = Table("measure", "value")
-        for name, value in measures.items():
+        for name, value in (measures | geometry).items():
             shown = "-" if value is None else f"{value:.4g}"
             table.add_row(name.replace("_", " "), shown)
         Console().print(table)

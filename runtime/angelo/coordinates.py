@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from angelo.errors import ModelFileError
+from angelo.errors import ModelFileError, NoProteinError
 from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE, residues_of
 
 logger = logging.getLogger(__name__)
@@ -84,21 +84,10 @@ def read_structure(path: Path) -> ProteinCoordinates:
     ModelFileError
         If the file cannot be read, or no amino-acid residue in it has a C-alpha.
     """
-    try:
-        structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(
-            f"{path}: cannot be read as mmCIF or PDB ({reason}); give a coordinate file"
-        ) from None
-    if len(structure) == 0:
-        raise ModelFileError(
-            f"{path}: holds no atoms; give an mmCIF or PDB coordinate file with a protein model"
-        )
-    structure.setup_entities()
-    rows, chain_names = list(_residues(structure[0])), [chain.name for chain in structure[0]]
+    model = read_model(path)
+    rows, chain_names = list(_residues(model)), [chain.name for chain in model]
     if not rows:
-        raise ModelFileError(
+        raise NoProteinError(
             f"{path}: no amino-acid residue has a C-alpha; give a file with a protein model"
         )
     type_of_row, atoms_of_row, chain_of_row, number_of_row = zip(*rows, strict=True)
@@ -120,6 +109,23 @@ def read_structure(path: Path) -> ProteinCoordinates:
         chain_names=tuple(chain_names[index] for index in used),
         sequence_number=np.array(number_of_row, dtype=np.int64),
     )
+
+
+def read_model(path: Path) -> gemmi.Model:
+    """Read the first model of a coordinate file. Raises ModelFileError if there is none."""
+    try:
+        structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelFileError(
+            f"{path}: cannot be read as mmCIF or PDB ({reason}); give a coordinate file"
+        ) from None
+    if len(structure) == 0:
+        raise ModelFileError(
+            f"{path}: holds no atoms; give an mmCIF or PDB coordinate file with a model"
+        )
+    structure.setup_entities()
+    return structure[0]
 
 
 def _residues(

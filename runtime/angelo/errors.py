@@ -17,6 +17,10 @@ class ModelFileError(UserError):
     """A coordinate file cannot be used."""
 
 
+class NoProteinError(ModelFileError):
+    """A coordinate file holds no protein."""
+
+
 class BundleError(UserError):
     """A bundle is missing, damaged, or of another format version."""
 

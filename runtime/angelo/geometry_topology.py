@@ -91,9 +91,12 @@ class _Parts:
         self.values.append(np.broadcast_to(values, (len(atoms), *values.shape))[is_whole])
 
     def ideals(self) -> Ideals:
+        """All rows in the order of their atoms: near in space is then near in memory."""
         atoms = np.concatenate([np.zeros((0, self.width), dtype=np.int64), *self.atoms])
-        ideal, sigma = np.concatenate([np.zeros((0, 2)), *self.values]).T
-        return Ideals(atoms, ideal.copy(), sigma.copy())
+        values = np.concatenate([np.zeros((0, 2)), *self.values])
+        order = np.lexsort(atoms.T[::-1])
+        ideal, sigma = values[order].T
+        return Ideals(atoms[order], ideal.copy(), sigma.copy())
 
 
 def build_topology(
@@ -181,7 +184,8 @@ def contact_pairs(
     for _ in range(MOST_BONDS_HELD - 1):
         held = held @ step
     held = held.tocoo()
-    is_held = np.isin(pairs @ (n, 1), held.row.astype(np.int64) * n + held.col)
+    codes = held.row.astype(np.int64) * n + held.col
+    is_held = np.isin(pairs @ (n, 1), codes, assume_unique=True)
     is_sulphur = topology.element == ELEMENTS.index("S")
     free: np.ndarray = pairs[~is_held & ~is_sulphur[pairs].all(-1)]
     return free

@@ -10,7 +10,7 @@ from angelo.density import apply_mask, average_half_maps, read_map, read_mask
 from angelo.hand import HandOption
 from angelo.manifest import Bundle
 from angelo.run_folder import sha256_of_file
-from angelo.sequences import read_fasta
+from angelo.sequences import FileKind, read_sequences
 from angelo.session import Device, find_devices
 from angelo.types import Density, SequenceRecord
 
@@ -19,6 +19,8 @@ NO_SEQUENCES = (
     "no sequences given: residue types are the networks' guess; angelo search finds the "
     "proteins in a database",
 )
+#: What a person is told whose bundle knows nucleotides and whose sequences are all proteins.
+NO_NUCLEIC_ACID = "no DNA or RNA among the sequences: nucleotides are left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class BuildJob:
     map_path: Path
     """MRC or CCP4 map."""
     fasta_path: Path | None
-    """Protein sequences; None: chains are built, but not named after a sequence."""
+    """Sequences, of proteins and, if the bundle knows them, nucleic acids; without any, here or
+    below, chains are built, but not named after a sequence."""
     out: Path
     """Run folder."""
     bundle: str | Path = "compact"
@@ -51,6 +54,20 @@ class BuildJob:
     """Replace an earlier run in the folder."""
     keep_stages: bool = True
     """Leave the data from which a stopped run continues."""
+    dna_path: Path | None = None
+    """Sequences of DNA."""
+    rna_path: Path | None = None
+    """Sequences of RNA."""
+
+    @property
+    def sequence_files(self) -> dict[FileKind, Path]:
+        """Files of sequences by what they hold."""
+        files: tuple[tuple[FileKind, Path | None], ...] = (
+            ("any", self.fasta_path),
+            ("dna", self.dna_path),
+            ("rna", self.rna_path),
+        )
+        return {kind: path for kind, path in files if path is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +77,7 @@ class Inputs:
     density: Density
     """The map, masked; its mirror image where ``is_mirrored``."""
     records: tuple[SequenceRecord, ...]
-    """Sequences to look for; empty without a FASTA file."""
+    """Sequences to look for, proteins first; empty without a FASTA file."""
     notes: tuple[str, ...]
     """What a person should know about the input."""
     bundle: Bundle
@@ -69,6 +86,20 @@ class Inputs:
     """Everything that decides the result: checksums and settings."""
     is_mirrored: bool = False
     """Whether the map was found to have the wrong hand, and was flipped."""
+
+    @property
+    def proteins(self) -> tuple[SequenceRecord, ...]:
+        """The records of proteins, which are the first."""
+        return tuple(record for record in self.records if record.kind == "protein")
+
+    @property
+    def wants_nucleotides(self) -> bool:
+        """Whether to look for nucleotides: the bundle can, and they may be there.
+
+        Parity: where sequences are given, but none of nucleic acid, ModelAngelo builds none.
+        """
+        is_expected = not self.records or len(self.proteins) < len(self.records)
+        return self.bundle.builds_nucleotides and is_expected
 
 
 def read_inputs(job: BuildJob) -> Inputs:
@@ -81,7 +112,13 @@ def read_inputs(job: BuildJob) -> Inputs:
     """
     devices = find_devices(job.device)
     bundle = load_bundle(find_bundle(job.bundle))
-    records, notes = read_fasta(job.fasta_path) if job.fasta_path else ((), NO_SEQUENCES)
+    files, knows_both = job.sequence_files, bundle.builds_nucleotides
+    records: tuple[SequenceRecord, ...] = ()
+    notes: tuple[str, ...] = NO_SEQUENCES
+    if files:
+        records, notes = read_sequences(files, builds_nucleotides=knows_both)
+    if files and knows_both and all(record.kind == "protein" for record in records):
+        notes = (*notes, NO_NUCLEIC_ACID)
     density = read_map(job.map_path, job.voxel_size)
     if job.half_map_path is not None:
         density = average_half_maps(density, read_map(job.half_map_path, job.voxel_size))
@@ -97,6 +134,11 @@ def read_inputs(job: BuildJob) -> Inputs:
         "voxel_size": job.voxel_size,
         "hand": job.hand,
         "seed": job.seed,
+        **{
+            f"{kind}_sha256": sha256_of_file(path)
+            for kind, path in files.items()
+            if kind != "any"
+        },
     }
     return Inputs(density, records, notes, bundle, devices, facts)
 
@@ -107,6 +149,7 @@ def describe_inputs(job: BuildJob, inputs: Inputs) -> dict[str, Any]:
         "inputs": inputs.facts,
         "map": str(job.map_path.resolve()),
         "fasta": str(job.fasta_path.resolve()) if job.fasta_path else None,
+        **{kind: str(p.resolve()) for kind, p in job.sequence_files.items() if kind != "any"},
         "half_map": str(job.half_map_path.resolve()) if job.half_map_path else None,
         "mask": str(job.mask_path.resolve()) if job.mask_path else None,
         "bundle": {

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from angelo.calpha import PointSettings
+from angelo.confidence import ErrorCalibration
 from angelo.density import MapSettings
+from angelo.residues import NUCLEOTIDES
 from angelo.trace import TraceSettings
 from angelo.typed_json import expect_keys, read_value, require
 from angelo.windows import WindowSettings
 
 FORMAT, FORMAT_VERSION = "angelo-bundle", 1
+#: Channel of the C-alpha network that finds nucleotides.
+PHOSPHORUS = "phosphorus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class GnnNetwork:
     """None: all residues in one piece."""
     min_existence: float
     """Residues that exist with a lower probability are not traced."""
+    error_calibration: ErrorCalibration | None = None
+    """What the predicted errors mean; None: they are taken at their word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,19 @@ class Bundle:
     """None: the graph network takes no sequence."""
     gnn: GnnNetwork
     chains: TraceSettings
+
+    @property
+    def builds_nucleotides(self) -> bool:
+        """Whether the networks find phosphorus and know nucleotides.
+
+        Nucleotides start without predicted directions and types, so the graph network must
+        not want these.
+        """
+        wants_more = self.gnn.start_frames == "predicted" or (
+            "aa_logits" in self.gnn.start_features
+        )
+        is_known = set(NUCLEOTIDES) <= set(self.residue_types)
+        return is_known and PHOSPHORUS in self.c_alpha.windows.channels and not wants_more
 
 
 def read_manifest(folder: Path, manifest: Any) -> Bundle:

@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 from jaxtyping import Float32
 
-from angelo.residues import NAME_FROM_CODE, residue_table
+from angelo.residues import NAMES_BY_KIND, UNKNOWN_BY_KIND, residue_table
 from angelo.run_folder import write_file
 from angelo.types import Model, ModelChain, SequenceRecord
 
@@ -38,6 +38,12 @@ CONFIDENCE_NOTE = (
     "B_iso_or_equiv holds a confidence from 0 to 100; high is good. It is no B-factor: "
     "reset it before refinement."
 )
+#: What mmCIF calls each kind of polymer.
+POLYMER_TYPES = {
+    "protein": gemmi.PolymerType.PeptideL,
+    "dna": gemmi.PolymerType.Dna,
+    "rna": gemmi.PolymerType.Rna,
+}
 #: Description of the entity of a chain that no sequence is known of.
 UNASSIGNED = "unassigned chain"
 
@@ -156,7 +162,7 @@ def _entities(model: Model, records: Sequence[SequenceRecord]) -> list[gemmi.Ent
     for number, ((kind, _), chains) in enumerate(groups.items(), start=1):
         entity = gemmi.Entity(str(number))
         entity.entity_type = gemmi.EntityType.Polymer
-        entity.polymer_type = gemmi.PolymerType.PeptideL
+        entity.polymer_type = POLYMER_TYPES[chains[0].kind]
         entity.subchains = [chain.name for chain in chains]
         entity.full_sequence = (
             list(chains[0].residue_types)
@@ -168,15 +174,17 @@ def _entities(model: Model, records: Sequence[SequenceRecord]) -> list[gemmi.Ent
 
 
 def _full_sequence(chains: Sequence[ModelChain], record: SequenceRecord) -> list[str]:
-    """Three-letter codes of a record; where it says X, what was built there (or UNK)."""
-    sequence = [NAME_FROM_CODE.get(letter, "UNK") for letter in record.residues]
+    """Names of a record's residues; where they are unknown, what was built there (or UNK)."""
+    _, unknown = UNKNOWN_BY_KIND[record.kind]
+    names = NAMES_BY_KIND[record.kind]
+    sequence = [names.get(letter, unknown) for letter in record.residues]
     built: dict[int, set[str]] = {}
     for chain in chains:
         for position, kind in zip(chain.sequence_positions, chain.residue_types, strict=True):
             if not 1 <= position <= len(sequence):
                 raise ValueError(f"chain {chain.name}: no residue {position} in {record.name}")
             expected = sequence[position - 1]
-            if expected == "UNK":
+            if expected == unknown:
                 built.setdefault(int(position), set()).add(kind)
             elif expected != kind:
                 raise ValueError(
@@ -263,7 +271,18 @@ def _describe(
     block.set_pair("_struct.pdbx_model_details", _quoted(f"{source} {CONFIDENCE_NOTE}"))
     block.move_item(-1, block.get_index("_struct.title") + 1)
     for row in block.find("_chem_comp.", ["id", "type"]):
-        row[1] = "'peptide linking'" if row[0] == "GLY" else "'L-peptide linking'"
+        row[1] = _component_type(row[0])
+
+
+def _component_type(name: str) -> str:
+    """Type of a residue in the Chemical Component Dictionary, quoted."""
+    if name == "GLY":
+        return "'peptide linking'"
+    if name in (*NAMES_BY_KIND["dna"].values(), UNKNOWN_BY_KIND["dna"][1]):
+        return "'DNA linking'"
+    if name in (*NAMES_BY_KIND["rna"].values(), UNKNOWN_BY_KIND["rna"][1]):
+        return "'RNA linking'"
+    return "'L-peptide linking'"
 
 
 def _add_confidence(block: gemmi.cif.Block, model: Model) -> None:

@@ -8,25 +8,38 @@ from dataclasses import replace
 
 import numpy as np
 
-from angelo.align import align_chains
+from angelo.align import align_chains, place_chains
 from angelo.assemble import chains_to_model
 from angelo.calpha import find_calphas
+from angelo.context import place_by_context
 from angelo.density import prepare_density
 from angelo.errors import NothingBuiltError
+from angelo.geometry_models import (
+    RegularPositions,
+    protein_from_model,
+    regularise_models,
+    with_positions,
+)
 from angelo.hand import HandEvidence, describe_hand, judge_hand, mirror
 from angelo.job import BuildJob, Inputs, describe_inputs, read_inputs
 from angelo.language import embed_sequences
+from angelo.manifest import PHOSPHORUS
+from angelo.nucleotide_placements import strand_targets_of
+from angelo.nucleotide_points import find_phosphorus, with_nucleotides
+from angelo.nucleotide_trace import trace_strands
 from angelo.profiles import chain_profiles
 from angelo.prune import join_fragments, prune_chains, report_assignment
 from angelo.refine import refine
-from angelo.report.tables import summarise
+from angelo.report.tables import summarise, summarise_geometry
+from angelo.report.undecided import undecided_chains
 from angelo.results import BuildResult, Models, read_result, write_results
 from angelo.run_folder import RunFolder, key_of
 from angelo.run_record import Stages, log_to
 from angelo.session import Graph, Networks
 from angelo.trace import trace_chains
 from angelo.types import Assignment, Calphas, Density, Refinement
-from angelo.windows import Network, WindowSettings, run_windows
+from angelo.validate import Validation, validate
+from angelo.windows import Network, WindowSettings, predict_points
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +104,19 @@ def build_model(job: BuildJob, progress: Progress | None = None) -> BuildResult:
                 is_wrong = found["hand"] == "mirrored" and not inputs.is_mirrored
                 advice = inputs.notes[-1] if is_wrong else ADVICE
                 raise NothingBuiltError(f"{error}. {advice}") from error
+            placed = models.by_name
+            positions = stages.run_saved(
+                "geometry",
+                RegularPositions,
+                lambda tell: regularise_models(models.raw, models.pruned, tell),
+            )
+            models = _moved(models, positions)
+            checks = stages.run("validation", lambda _: _validate(models))
             summary = summarise(models.raw, models.pruned, models.report) | found
-            files = write_results(job, inputs, folder, models, summary)
+            if models.pruned is not None:
+                summary["undecided_chains"] = len(models.undecided)
+            summary["geometry"] = summarise_geometry(placed, models.by_name, checks)
+            files = write_results(job, inputs, folder, models, checks, summary)
             stages.finish(files=files, summary=summary, notes=inputs.notes)
         if not job.keep_stages:
             folder.remove_stages()
@@ -123,12 +147,19 @@ def _search(job: BuildJob, inputs: Inputs, density: Density, tell: Tell) -> Calp
     """C-alpha candidates of the whole map."""
     bundle, network = inputs.bundle, inputs.bundle.c_alpha
     density = _density_to_search(inputs, density)
+    threshold = network.points.threshold
+    targets = ["calpha", *([PHOSPHORUS] if inputs.wants_nucleotides else [])]
     with _c_alpha_network(job, inputs) as (windows, run):
-        voxels = run_windows(density, windows, run, network.points.threshold, tell)
+        voxels, *p_voxels = predict_points(targets, density, windows, run, threshold, tell)
     calphas = find_calphas(voxels, network.points, bundle.residue_types)
     log.info("%d voxels over the threshold, %d C-alphas", len(voxels), len(calphas))
+    for more in p_voxels:
+        phosphorus = find_phosphorus(more, threshold)
+        log.info("%d voxels over the threshold, %d P", len(more), len(phosphorus))
+        calphas = with_nucleotides(calphas, phosphorus)
     if not len(calphas):
-        raise NothingBuiltError("no C-alpha was found in the map")
+        what = "C-alpha or P" if inputs.wants_nucleotides else "C-alpha"
+        raise NothingBuiltError(f"no {what} was found in the map")
     return calphas
 
 
@@ -168,9 +199,9 @@ def _refine(
             for device in inputs.devices
         )
         embedding = None
-        if language is not None and inputs.records:
+        if language is not None and inputs.proteins:
             graph = networks.open(language.graph)
-            embedding = embed_sequences(inputs.records, language, graph).values
+            embedding = embed_sequences(inputs.proteins, language, graph).values
             networks.close(language.graph)
         rng = np.random.default_rng(job.seed)
         return refine(density, calphas, bundle, networks, embedding, rng, tell, helpers)
@@ -180,16 +211,19 @@ def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
     """Trace chains, find them in the sequences, join them, and drop what has no support."""
     types, records = inputs.bundle.residue_types, inputs.records
     chains = trace_chains(refinement, inputs.bundle.chains)
-    if not chains:
+    strands = trace_strands(refinement, types, inputs.bundle.chains)
+    if not chains and not strands:
         raise NothingBuiltError("no residue was found likely enough to be real")
     if not records:
         unplaced = [
             Assignment(chain, -1, np.full(len(chain), -1), score=0.0, e_value=np.inf)
-            for chain in chains
+            for chain in (*chains, *strands)
         ]
         built = chains_to_model(unplaced, refinement, records, types, pruned=False)
         return Models(built, chain_profiles(built, unplaced, refinement, records, types))
-    placed = align_chains(chains, refinement, records, types)
+    placed = align_chains(chains, refinement, inputs.proteins, types)
+    placed = place_by_context(placed, refinement, inputs.proteins, types)
+    placed += place_chains(strands, refinement, strand_targets_of(records), types)
     joined = join_fragments(placed, refinement, records)
     kept = prune_chains(joined, refinement)
     built = chains_to_model(joined, refinement, records, types, pruned=False)
@@ -197,5 +231,20 @@ def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
         built,
         chain_profiles(built, joined, refinement, records, types),
         chains_to_model(kept, refinement, records, types, pruned=True),
-        report_assignment(kept, sum(len(chain) for chain in chains), records),
+        report_assignment(kept, sum(map(len, (*chains, *strands))), records),
+        undecided_chains(built, joined),
     )
+
+
+def _moved(models: Models, positions: RegularPositions) -> Models:
+    """Give the models the atoms that the geometry step made of theirs."""
+    pruned = models.pruned
+    if pruned is not None and positions.pruned is not None:
+        pruned = with_positions(pruned, positions.pruned)
+    return replace(models, raw=with_positions(models.raw, positions.raw), pruned=pruned)
+
+
+def _validate(models: Models) -> dict[str, Validation]:
+    """Stereochemistry of the protein of each model."""
+    named = models.by_name
+    return {name: validate(protein_from_model(model)) for name, model in named.items()}

@@ -18,7 +18,7 @@ explains the matched residues better. The second one takes away what a chain gai
 composition alone: one that says "alanine" everywhere fits a poly-alanine in every register.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,10 +69,10 @@ OUTSIDE_BITS = -100.0
 class Profile:
     """A chain's amino-acid probabilities, and what they are compared with."""
 
-    probabilities: Float64[np.ndarray, "c 20"]
-    log_odds: Float64[np.ndarray, "c 21"]
+    probabilities: Float64[np.ndarray, "c t"]
+    log_odds: Float64[np.ndarray, "c t+1"]
     """Bits over the background; the last column is X, which says nothing."""
-    own_log_odds: Float64[np.ndarray, "c 21"]
+    own_log_odds: Float64[np.ndarray, "c t+1"]
     """The same over the chain's mean probabilities."""
 
     def __len__(self) -> int:
@@ -91,6 +91,15 @@ class Targets:
     def n_offsets(self, length: int) -> int:
         """Places where a chain of this length can start."""
         return sum(len(record) + length - 1 for record in self.records)
+
+    def placements(
+        self,
+        aa_logits: Float32[np.ndarray, "c t"],
+        residue_types: Sequence[str],
+        temperature: float,
+    ) -> tuple["Placement", ...]:
+        """Find the most likely placements of a chain on every record, in no order."""
+        return find_placements(profile_of(aa_logits, residue_types, temperature), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +131,17 @@ def profile_of(
 ) -> Profile:
     """Amino-acid probabilities of a chain, and their log-odds over both nulls."""
     probabilities = with_background(amino_probabilities(aa_logits, residue_types, temperature))
+    return profile_over(probabilities, background_frequencies())
 
-    def log_odds(null: Float64[np.ndarray, "20"]) -> Float64[np.ndarray, "c 21"]:
+
+def profile_over(
+    probabilities: Float64[np.ndarray, "c t"], background: Float64[np.ndarray, " t"]
+) -> Profile:
+    """Probabilities of residue types, none of them 0, and their log-odds over both nulls."""
+
+    def log_odds(null: Float64[np.ndarray, " t"]) -> Float64[np.ndarray, "c t+1"]:
         return np.pad(np.log2(probabilities / null), ((0, 0), (0, 1)))
 
-    background = background_frequencies()
     composition = probabilities.sum(axis=0) + COMPOSITION_PRIOR * background
     composition /= composition.sum()
     return Profile(probabilities, log_odds(background), log_odds(composition))
@@ -134,27 +149,45 @@ def profile_of(
 
 def find_placements(profile: Profile, targets: Targets) -> tuple[Placement, ...]:
     """Find the most likely placements of a chain on every record, in no order."""
-    return (*_gapless(profile, targets), *_gapped(profile, targets))
+    gapless = gapless_placements(profile, enumerate(targets.codes))
+    return (*gapless, *_gapped(profile, targets))
 
 
-def _gapless(profile: Profile, targets: Targets) -> Iterator[Placement]:
-    """Best offsets on each record, clipped where that pays."""
-    length = len(profile)
-    rows = np.arange(length)[:, None]
-    for record, codes in enumerate(targets.codes):
-        # Position of chain residue i at offset o is i + o.
-        offsets = np.arange(1 - length, len(codes))
-        scores = np.empty(len(offsets))
-        for start in range(0, len(offsets), OFFSETS_AT_ONCE):
-            positions = rows + offsets[start : start + OFFSETS_AT_ONCE]
-            inside = (positions >= 0) & (positions < len(codes))
-            column = codes[np.clip(positions, 0, len(codes) - 1)]
-            bits = np.where(inside, profile.log_odds[rows, column] + GO_ON_BITS, OUTSIDE_BITS)
-            scores[start : start + OFFSETS_AT_ONCE], _, _ = _best_interval(bits)
+def gapless_placements(
+    profile: Profile, records: Iterable[tuple[int, Int64[np.ndarray, "_"]]]
+) -> Iterator[Placement]:
+    """Best offsets on each record (number, codes), clipped where that pays."""
+    for record, codes in records:
+        offsets = np.arange(1 - len(profile), len(codes))
+        limits = np.zeros_like(offsets), np.full_like(offsets, len(codes))
+        scores = offset_scores(profile, codes, offsets, *limits)
         for best in np.argsort(-scores, kind="stable")[:N_OFFSETS]:
-            positions = rows[:, 0] + offsets[best]
+            positions = np.arange(len(profile)) + offsets[best]
             inside = (positions >= 0) & (positions < len(codes))
-            yield _score(record, positions, inside, profile, codes)
+            yield score_placement(record, positions, inside, profile, codes)
+
+
+def offset_scores(
+    profile: Profile,
+    codes: Int64[np.ndarray, "_"],
+    offsets: Int64[np.ndarray, " o"],
+    low: Int64[np.ndarray, " o"],
+    high: Int64[np.ndarray, " o"],
+) -> Float64[np.ndarray, " o"]:
+    """Score over the background of the chain at each offset, bits, clipped where that pays.
+
+    Residue i of the chain is at position i + offset; it counts from ``low`` to before ``high``.
+    """
+    rows = np.arange(len(profile))[:, None]
+    scores = np.empty(len(offsets))
+    for start in range(0, len(offsets), OFFSETS_AT_ONCE):
+        part = slice(start, start + OFFSETS_AT_ONCE)
+        positions = rows + offsets[part]
+        inside = (positions >= low[part]) & (positions < high[part])
+        column = codes[np.clip(positions, 0, len(codes) - 1)]
+        bits = np.where(inside, profile.log_odds[rows, column] + GO_ON_BITS, OUTSIDE_BITS)
+        scores[part], _, _ = _best_interval(bits)
+    return scores
 
 
 def _gapped(profile: Profile, targets: Targets) -> Iterator[Placement]:
@@ -190,10 +223,10 @@ def _gapped(profile: Profile, targets: Targets) -> Iterator[Placement]:
             positions[:first] = positions[first] - np.arange(first, 0, -1)
             positions[last:] = positions[last] + np.arange(len(profile) - last)
             usable = (positions >= 0) & (positions < len(codes))
-            yield _score(int(hit.name), positions, usable, profile, codes)
+            yield score_placement(int(hit.name), positions, usable, profile, codes)
 
 
-def _score(
+def score_placement(
     record: int,
     positions: Int64[np.ndarray, " c"],
     usable: Bool[np.ndarray, " c"],

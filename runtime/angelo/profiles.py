@@ -149,7 +149,7 @@ def chain_profiles(
     records: Sequence[SequenceRecord],
     residue_types: Sequence[str],
 ) -> tuple[ProfileHmm, ...]:
-    """Calibrated profile of every chain that is long enough, named after it.
+    """Calibrated profile of every protein chain that is long enough, named after it.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def chain_profiles(
     """
     profiles = []
     for chain, assignment in zip(model.chains, assignments, strict=True):
-        if len(chain) < MIN_PROFILE_LENGTH:
+        if len(chain) < MIN_PROFILE_LENGTH or chain.kind != "protein":
             continue
         logits = refinement.aa_logits[assignment.chain.residues]
         hmm = profile_hmm(

@@ -7,10 +7,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
+from angelo.nucleotide_trace import PHOSPHORUS_STEP
+from angelo.trace import MAX_CALPHA_STEP
 from angelo.types import Assignment, Chain, Refinement, SequenceRecord
 
 #: C-alpha to C-alpha distance that one residue can span, Å: a fully stretched trans peptide.
 SPAN_PER_RESIDUE = 3.8
+#: P to P distance that one nucleotide can span, Å: a stretched one with C2'-endo sugar.
+SPAN_PER_NUCLEOTIDE = 7.2
 #: Coordinate error allowed on top of it, Å.
 SPAN_SLACK = 4.0
 #: Fragments further apart than this are not joined, Å: with a gap of many residues nearly
@@ -19,8 +23,6 @@ MAX_JOIN_DISTANCE = 60.0
 #: Cost of leaving a fragment without successor. A join costs distance / possible distance, at
 #: most 1, so as many fragments as possible are joined, and of the ways to do so the tightest.
 UNJOINED_COST = 2.0
-#: C-alphas of bonded residues are within this distance, Å; the same as in tracing.
-MAX_CALPHA_STEP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,10 @@ def join_fragments(
     its fragments'. Longest chains come first, ties by position of the first residue.
     """
     joined = [assignment for assignment in assignments if assignment.sequence < 0]
-    for record in range(len(records)):
-        fragments = [a for a in assignments if a.sequence == record]
-        joined += [_join(path) for path in _best_paths(fragments, refinement.frames.ca)]
+    for number, record in enumerate(records):
+        fragments = [a for a in assignments if a.sequence == number]
+        span = SPAN_PER_RESIDUE if record.kind == "protein" else SPAN_PER_NUCLEOTIDE
+        joined += [_join(path) for path in _best_paths(fragments, refinement.frames.ca, span)]
     ca = refinement.frames.ca
     joined.sort(key=lambda a: (-len(a.chain), *ca[a.chain.residues[0]].tolist()))
     return tuple(joined)
@@ -98,7 +101,7 @@ def prune_chains(
             continue
         residues = assignment.chain.residues[matched]
         steps = np.linalg.norm(np.diff(refinement.frames.ca[residues], axis=0), axis=-1)
-        runs = np.split(matched, np.flatnonzero(steps > MAX_CALPHA_STEP) + 1)
+        runs = np.split(matched, np.flatnonzero(steps > _max_step(refinement, residues)) + 1)
         supported = [run for run in runs if len(run) >= min_matched]
         if supported:
             kept.append(_select(assignment, np.concatenate(supported)))
@@ -147,11 +150,19 @@ def _select(assignment: Assignment, rows: Int64[np.ndarray, " k"]) -> Assignment
     )
 
 
-def _best_paths(fragments: list[Assignment], ca: np.ndarray) -> list[list[Assignment]]:
+def _max_step(refinement: Refinement, residues: Int64[np.ndarray, " k"]) -> float:
+    """Largest distance of bonded C-alphas or P, Å; the same as in tracing."""
+    is_protein = refinement.is_protein is None or refinement.is_protein[residues].all()
+    return MAX_CALPHA_STEP if is_protein else PHOSPHORUS_STEP[1]
+
+
+def _best_paths(
+    fragments: list[Assignment], ca: np.ndarray, span: float
+) -> list[list[Assignment]]:
     """Group fragments of one record into molecules, each in sequence order."""
     n = len(fragments)
     costs = np.full((n, 2 * n), np.inf)
-    costs[:, :n] = _join_costs(fragments, ca)
+    costs[:, :n] = _join_costs(fragments, ca, span)
     costs[:, n:] = UNJOINED_COST
     _, partner = linear_sum_assignment(costs)
     following = {a: int(b) for a, b in enumerate(partner) if b < n}
@@ -164,7 +175,9 @@ def _best_paths(fragments: list[Assignment], ca: np.ndarray) -> list[list[Assign
     return paths
 
 
-def _join_costs(fragments: list[Assignment], ca: np.ndarray) -> Float64[np.ndarray, "f f"]:
+def _join_costs(
+    fragments: list[Assignment], ca: np.ndarray, span: float
+) -> Float64[np.ndarray, "f f"]:
     """Distance over possible distance from each fragment's end to each one's start."""
     n = len(fragments)
     first_at, last_at = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
@@ -175,7 +188,7 @@ def _join_costs(fragments: list[Assignment], ca: np.ndarray) -> Float64[np.ndarr
         starts[row], ends[row] = ca[fragment.chain.residues[matched[[0, -1]]]]
     gap = first_at - last_at[:, None]
     distance = np.linalg.norm(starts - ends[:, None], axis=-1)
-    possible = SPAN_PER_RESIDUE * np.maximum(gap, 0) + SPAN_SLACK
+    possible = span * np.maximum(gap, 0) + SPAN_SLACK
     allowed = (gap >= 1) & (distance <= np.minimum(possible, MAX_JOIN_DISTANCE))
     return np.where(allowed, distance / possible, np.inf)
 

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from angelo.confidence import calibrated
 from angelo.errors import NothingBuiltError
 from angelo.frames import (
     frames_from_places,
@@ -92,7 +93,7 @@ def refine(
     -------
     Refinement
         Of the residues left: unlikely ones, and all but one of those that ran together, are
-        dropped after every round.
+        dropped after every round. Predicted errors are calibrated where the bundle says how.
 
     Raises
     ------
@@ -122,13 +123,13 @@ def refine(
             probability=refinement.existence,
             aa_logits=refinement.aa_logits,
         )
-    return refinement
+    return replace(calibrated(refinement, gnn.error_calibration), is_protein=calphas.is_protein)
 
 
 def surviving_residues(refinement: Refinement, min_existence: float) -> Int64[np.ndarray, " s"]:
     """Return the indices of residues that likely exist, one only of those that ran together.
 
-    Of C-alphas less than 1.5 Å apart the one of higher existence stays (of equals, the first).
+    Of points less than 1.5 Å apart the one of higher existence stays (of equals, the first).
     """
     exists = refinement.existence >= min_existence
     rank = np.empty(len(refinement), np.int64)
@@ -162,6 +163,7 @@ def take_residues(refinement: Refinement, chosen: Int64[np.ndarray, " s"]) -> Re
         existence=refinement.existence[chosen],
         neighbours=np.take_along_axis(neighbours, order, axis=1),
         next_probability=np.take_along_axis(probability, order, axis=1),
+        is_protein=None if refinement.is_protein is None else refinement.is_protein[chosen],
     )
 
 

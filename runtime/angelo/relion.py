@@ -192,15 +192,14 @@ def _build_words(options: argparse.Namespace, others: list[str], run: Path) -> l
     """Command line of ``angelo`` for a build."""
     words = ["build", options.map or options.in_3dref]
     if options.command == "build":
-        nucleic = [path for path in (options.dna, options.rna) if path]
-        if not options.proteins:
+        given = {"--dna": options.dna, "--rna": options.rna}
+        nucleic = [word for option, path in given.items() if path for word in (option, path)]
+        if not options.proteins and not nucleic:
             raise UsageError(
-                "no protein sequences (-pf): angelo builds proteins only; without sequences "
-                "it is build_no_seq"
+                "no sequences (-pf, -df, -rf); a build without sequences is build_no_seq"
             )
-        if nucleic:
-            typer.echo(f"note: {', '.join(nucleic)} not used: angelo builds proteins only")
-        words.append(options.proteins)
+        words += [options.proteins] if options.proteins else []
+        words += nucleic
     words += ["--out", str(run), "--device", device_of(options.device or "")]
     if options.mask:
         words += ["--mask", options.mask]

@@ -30,6 +30,19 @@ AMINO_ACID_CODES = "ARNDCQEGHILKMFPSTWYV"
 NAME_FROM_CODE = MappingProxyType(dict(zip(AMINO_ACID_CODES, AMINO_ACIDS, strict=True)))
 CODE_FROM_NAME = MappingProxyType(dict(zip(AMINO_ACIDS, AMINO_ACID_CODES, strict=True)))
 
+#: Residue names by one-letter code, for each kind of polymer.
+NAMES_BY_KIND = MappingProxyType(
+    {
+        "protein": NAME_FROM_CODE,
+        "dna": MappingProxyType(dict(zip("ACGT", NUCLEOTIDES[:4], strict=True))),
+        "rna": MappingProxyType(dict(zip("ACGU", NUCLEOTIDES[4:], strict=True))),
+    }
+)
+#: Letter of a residue that is not known, and its name (Chemical Component Dictionary).
+UNKNOWN_BY_KIND = MappingProxyType(
+    {"protein": ("X", "UNK"), "dna": ("N", "DN"), "rna": ("N", "N")}
+)
+
 #: Torsions of one residue. Amino acids: omega, phi, psi, chi1 to chi4, unused.
 #: Nucleotides: alpha, beta, gamma, delta, nu2, nu1, nu0, chi.
 N_TORSIONS = 8

@@ -1,6 +1,7 @@
 """Results: the models, and every file of a run folder that is made from them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from angelo.profiles import ProfileHmm, hmmer_text
 from angelo.prune import AssignmentReport
 from angelo.report.chimerax import chimerax_script
 from angelo.report.page import html_report
-from angelo.report.tables import chains_csv, residues_csv, sequences_csv
+from angelo.report.tables import chains_csv, problems_csv, residues_csv, sequences_csv
+from angelo.report.undecided import UndecidedChain, undecided_csv
 from angelo.run_folder import PROFILES, RunFolder, make_folder, sha256_of_file, write_files
 from angelo.types import Model
+from angelo.validate import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Models:
     """The residues that the sequences support."""
     report: AssignmentReport | None = None
     """What the sequences explain."""
+    undecided: tuple[UndecidedChain, ...] = ()
+    """Chains that they might explain."""
 
     @property
     def by_name(self) -> dict[str, Model]:
@@ -67,9 +72,13 @@ def write_results(
     inputs: Inputs,
     folder: RunFolder,
     models: Models,
+    checks: Mapping[str, Validation],
     summary: dict[str, Any],
 ) -> tuple[str, ...]:
-    """Write every file of the run, whole or not at all; return their names."""
+    """Write every file of the run, whole or not at all; return their names.
+
+    ``checks`` has the stereochemistry of each model, by its name in ``models.by_name``.
+    """
     name = folder.name
     map_path = job.map_path
     if inputs.is_mirrored:
@@ -86,8 +95,10 @@ def write_results(
     coordinates = list(texts)
     texts["residues.csv"] = residues_csv(models.by_name, inputs.records)
     texts["chains.csv"] = chains_csv(models.by_name, inputs.records)
+    texts[f"{name}_problems.csv"] = problems_csv(models.by_name, checks)
     if models.pruned is not None and models.report is not None:
         texts["sequences.csv"] = sequences_csv(models.report, models.pruned, inputs.records)
+        texts["undecided.csv"] = undecided_csv(models.undecided, inputs.records)
     texts["summary.json"] = json.dumps(summary, indent=2) + "\n"
     texts[f"{name}.html"] = html_report(
         f"{name}: angelo in {map_path.name}",

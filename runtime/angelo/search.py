@@ -180,7 +180,7 @@ def _build_arguments(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Arguments of angelo build that say what map it was, as far as the record tells."""
     settings = {**record, **record.get("inputs", {})}
     arguments = [str(settings.get("map", "MAP"))]
-    for name in ("half_map", "mask", "voxel_size", "hand"):
+    for name in ("half_map", "mask", "voxel_size", "hand", "dna", "rna"):
         if (value := settings.get(name)) not in (None, "check"):
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     return tuple(arguments)

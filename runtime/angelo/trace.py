@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
@@ -58,18 +58,19 @@ class TraceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Links:
+class Links:
     """Candidate links ``start -> end``."""
 
     start: Int64[np.ndarray, " e"]
     end: Int64[np.ndarray, " e"]
     bond: Float64[np.ndarray, " e"]
+    """Length, Å."""
     cost: Float64[np.ndarray, " e"]
+    """How unlikely it is."""
 
-    def keep(self, chosen: Bool[np.ndarray, " e"]) -> "_Links":
-        return _Links(
-            self.start[chosen], self.end[chosen], self.bond[chosen], self.cost[chosen]
-        )
+    def keep(self, chosen: Bool[np.ndarray, " e"]) -> "Links":
+        """Only these."""
+        return Links(self.start[chosen], self.end[chosen], self.bond[chosen], self.cost[chosen])
 
 
 def trace_chains(refinement: Refinement, settings: TraceSettings) -> tuple[Chain, ...]:
@@ -77,52 +78,75 @@ def trace_chains(refinement: Refinement, settings: TraceSettings) -> tuple[Chain
 
     Every residue that exists is in exactly one chain; a residue without links is a chain of
     one. Rings are opened at their longest bond. The longest chain comes first; chains of one
-    length are ordered by the position of their first residue.
+    length are ordered by the position of their first residue. Nucleotides take no part.
 
     References
     ----------
     Jamali, Kimanius & Scheres 2023 (ICLR), section 3.3. The minimum-weight matching is solved
     exactly: Jonker & Volgenant 1987, doi:10.1007/BF02278710.
     """
-    n = len(refinement)
     exists = refinement.existence >= settings.min_existence
+    if refinement.is_protein is not None:  # nucleotides: angelo.nucleotide_trace
+        exists &= refinement.is_protein
     links = _candidate_links(refinement, exists, settings)
+    return chains_from_links(links, exists, settings.unlinked_cost, refinement.frames.ca)
+
+
+def chains_from_links(
+    links: Links,
+    exists: Bool[np.ndarray, " r"],
+    unlinked_cost: float,
+    positions: Float32[np.ndarray, "r 3"],
+) -> tuple[Chain, ...]:
+    """Chains of the residues that exist, through the links of least total cost.
+
+    ``positions`` (Å) put chains of one length in order.
+    """
     while True:
-        successor = _best_successors(links, n, settings.unlinked_cost)
+        successor = _best_successors(links, len(exists), unlinked_cost)
         chains, rings = _follow(successor, np.flatnonzero(exists))
         if not rings:
             break
         _log.info("opening %d rings of residues at their longest bond", len(rings))
         links = links.keep(~_longest_bonds(links, successor, rings))
-    ca = refinement.frames.ca
-    chains.sort(key=lambda residues: (-len(residues), *ca[residues[0]].tolist()))
+    chains.sort(key=lambda residues: (-len(residues), *positions[residues[0]].tolist()))
     return tuple(Chain(residues) for residues in chains)
 
 
 def _candidate_links(
     refinement: Refinement, exists: Bool[np.ndarray, " r"], settings: TraceSettings
-) -> _Links:
-    """Links within the limits; each pair once, at its highest probability."""
+) -> Links:
+    """Links within the limits."""
+    start, end, probability = allowed_pairs(refinement, exists, settings.min_next_probability)
+    atoms = backbone_atoms(refinement.frames).astype(np.float64)
+    bond = np.linalg.norm(atoms[start, 2] - atoms[end, 0], axis=-1)
+    step = np.linalg.norm(atoms[start, 1] - atoms[end, 1], axis=-1)
+    cost = 0.5 * ((bond - IDEAL_BOND) / BOND_DEVIATION) ** 2 - np.log(probability)
+    fits = (bond <= settings.max_bond) | (step <= MAX_CALPHA_STEP)
+    return Links(start, end, bond, cost).keep(fits & (cost < settings.unlinked_cost))
+
+
+def allowed_pairs(
+    refinement: Refinement, exists: Bool[np.ndarray, " r"], min_next_probability: float
+) -> tuple[Int64[np.ndarray, " e"], Int64[np.ndarray, " e"], Float64[np.ndarray, " e"]]:
+    """Residues that exist, those that may follow them, and the probability that they do.
+
+    Each pair comes once, at its highest probability.
+    """
     n, k = refinement.neighbours.shape
     start, end = np.repeat(np.arange(n), k), refinement.neighbours.ravel()
     probability = refinement.next_probability.ravel().astype(np.float64)
-    allowed = (probability >= settings.min_next_probability) & (start != end)
+    allowed = (probability >= min_next_probability) & (start != end)
     allowed &= exists[start] & exists[end]
     start, end, probability = start[allowed], end[allowed], probability[allowed]
     order = np.lexsort((-probability, end, start))
     start, end, probability = start[order], end[order], probability[order]
     first = np.ones(len(start), dtype=bool)
     first[1:] = (np.diff(start) != 0) | (np.diff(end) != 0)
-
-    atoms = backbone_atoms(refinement.frames).astype(np.float64)
-    bond = np.linalg.norm(atoms[start, 2] - atoms[end, 0], axis=-1)
-    step = np.linalg.norm(atoms[start, 1] - atoms[end, 1], axis=-1)
-    cost = 0.5 * ((bond - IDEAL_BOND) / BOND_DEVIATION) ** 2 - np.log(probability)
-    fits = (bond <= settings.max_bond) | (step <= MAX_CALPHA_STEP)
-    return _Links(start, end, bond, cost).keep(first & fits & (cost < settings.unlinked_cost))
+    return start[first], end[first], probability[first]
 
 
-def _best_successors(links: _Links, n: int, unlinked_cost: float) -> Int64[np.ndarray, " r"]:
+def _best_successors(links: Links, n: int, unlinked_cost: float) -> Int64[np.ndarray, " r"]:
     """Successor of each residue in the links of least total cost; -1: none.
 
     Columns n to 2n - 1 of the matrix are 'no successor', one for each residue.
@@ -159,7 +183,7 @@ def _follow(
 
 
 def _longest_bonds(
-    links: _Links, successor: Int64[np.ndarray, " r"], rings: list[Int64[np.ndarray, " c"]]
+    links: Links, successor: Int64[np.ndarray, " r"], rings: list[Int64[np.ndarray, " c"]]
 ) -> Bool[np.ndarray, " e"]:
     """Mark the longest bond of each ring among the links."""
     ring_of = np.full(len(successor), -1)

@@ -33,6 +33,8 @@ def expect_keys(value: Any, keys: Sequence[str], where: str) -> None:
 def read_value(kind: Any, value: Any, where: str) -> Any:
     """JSON as a scalar, tuple, mapping, Literal, union with None, array or dataclass.
 
+    Fields of a dataclass that have a default may be missing.
+
     Raises
     ------
     ManifestValueError
@@ -76,7 +78,12 @@ def _read_tuple(options: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
 
 def _read_dataclass(kind: type, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    require(isinstance(value, dict), where, f"is {_said(value)}, wants an object")
+    names = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING or field.name in value
+    ]
     expect_keys(value, names, where)
     arguments = {
         name: read_value(hints[name], value[name], f"{where}.{name}") for name in names

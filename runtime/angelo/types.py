@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from angelo.residues import Kind, residue_table
+
 #: Largest departure of RᵀR from the identity accepted in a frame.
 ORTHONORMAL_ATOL = 1e-4
 
@@ -31,7 +33,10 @@ class Density:
 
 @dataclass(frozen=True, slots=True)
 class Calphas:
-    """C-alpha candidates, and what else the network said of them."""
+    """C-alpha candidates, and what else the network said of them.
+
+    With networks that know nucleotides also phosphorus candidates: see ``is_protein``.
+    """
 
     positions: Float32[np.ndarray, "r 3"]
     """Å, map coordinates (origin applied)."""
@@ -53,7 +58,8 @@ class BackboneFrames:
     """One rigid frame per residue.
 
     ``x_map = rotation @ x_residue + ca``, columns of ``rotation`` being the residue axes:
-    e1 along CA->C, e2 the part of CA->N normal to e1, e3 = e1 x e2.
+    e1 along CA->C, e2 the part of CA->N normal to e1, e3 = e1 x e2. In a nucleotide P takes
+    the place of CA, OP2 that of C, and OP1 that of N.
     """
 
     rotation: Float32[np.ndarray, "r 3 3"]
@@ -89,6 +95,8 @@ class Refinement:
     """Nearest residues, nearest first; a residue's own index pads rows that have too few."""
     next_probability: Float32[np.ndarray, "r k"]
     """Probability that each neighbour is the following residue (bonded at this one's C)."""
+    is_protein: Bool[np.ndarray, " r"] | None = None
+    """Whether it is an amino acid rather than a nucleotide; None: all are."""
 
     def __len__(self) -> int:
         return len(self.aa_logits)
@@ -96,10 +104,10 @@ class Refinement:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Residues linked by peptide bonds, N to C."""
+    """Residues linked by peptide bonds, N to C, or nucleotides by phosphates, 5' to 3'."""
 
     residues: Int64[np.ndarray, " c"]
-    """Indices into the Refinement, in N-to-C order."""
+    """Indices into the Refinement, in that order."""
 
     def __len__(self) -> int:
         return len(self.residues)
@@ -112,12 +120,34 @@ class SequenceRecord:
     name: str
     """First word of the header, or a made-up one for an unnamed record."""
     residues: str
-    """Upper-case one-letter codes; anything not one of the 20 is X."""
+    """Upper-case one-letter codes; anything not one of the 20 is X (of nucleic acid, of the
+    four: N)."""
     copies: int = 1
     """How many identical records of the file this one stands for."""
+    kind: Kind = "protein"
+    """Which polymer it is."""
 
     def __len__(self) -> int:
         return len(self.residues)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a chain was not placed, although it fits somewhere."""
+
+    sequence: int
+    """Index of the sequence record that it fits best."""
+    first: int
+    """Number (from 1) of the first residue there."""
+    last: int
+    """Number of the last one."""
+    score: float
+    """Alignment score, bits."""
+    e_value: float
+    """Expected number of chance matches as good."""
+    rival: tuple[int, int, float] | None = None
+    """Record, first residue and score of a place that fits nearly as well; None: there is
+    none, but chance would give as good a match too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +164,8 @@ class Assignment:
     """Alignment score, bits; 0 when nothing matched."""
     e_value: float
     """Expected number of chance matches as good; inf when nothing matched."""
+    doubt: Doubt | None = None
+    """Where a chain that did not match might belong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +179,7 @@ class ModelChain:
     sequence_positions: Int64[np.ndarray, " c"]
     """1-based residue numbers (label_seq_id and auth_seq_id), increasing."""
     residue_types: tuple[str, ...]
-    """Three-letter codes."""
+    """Three-letter codes; of nucleotides one letter (RNA) or two (DNA)."""
     atom_positions: Float32[np.ndarray, "c a 3"]
     """Å, map coordinates; atoms in the order of ``angelo.residues`` for each type."""
     has_atom: Bool[np.ndarray, "c a"]
@@ -156,6 +188,11 @@ class ModelChain:
     """0 to 100, high is good: 100 * clip((1.2 - predicted error in Å) / 0.7, 0, 1)."""
     aa_probability: Float32[np.ndarray, " c"]
     """Network probability of the written residue type."""
+
+    @property
+    def kind(self) -> Kind:
+        """Which polymer it is."""
+        return residue_table()[self.residue_types[0]].kind
 
     def __len__(self) -> int:
         return len(self.residue_types)

@@ -5,7 +5,7 @@ the Ramachandran plane and of rotamers are our own (``angelo.torsion_regions``),
 close to those of other validation programs, but not the same.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -13,8 +13,14 @@ from jaxtyping import Bool, Float64, Int64
 from angelo.atoms import measure_torsions
 from angelo.coordinates import ProteinCoordinates
 from angelo.geometry_tables import signed_volume
-from angelo.geometry_topology import CLOSEST_CONTACT, Topology, build_topology, contact_pairs
-from angelo.residues import AMINO_ACIDS, OMEGA
+from angelo.geometry_topology import (
+    CLOSEST_CONTACT,
+    Ideals,
+    Topology,
+    build_topology,
+    contact_pairs,
+)
+from angelo.residues import AMINO_ACIDS, CHI1, OMEGA, PHI, PSI, residue_table
 from angelo.torsion_regions import (
     FAVOURED,
     NOT_JUDGED,
@@ -29,9 +35,38 @@ OUTLIER_SIGMAS = 4.0
 TWISTED_OMEGA = 30.0
 #: Atoms clash if they are this much closer than atoms come, Å.
 CLASH_OVERLAP = 0.4
-#: What can be wrong with a residue, in the columns of ``Validation.problems``.
-PROBLEMS = ("bond", "angle", "chirality", "peptide", "ramachandran", "rotamer", "clash")
-BOND, ANGLE, CHIRALITY, PEPTIDE, RAMACHANDRAN, ROTAMER, CLASH = range(len(PROBLEMS))
+#: A chiral centre is of the wrong hand, or flat, below this share of its ideal volume.
+WRONG_CENTRE = 0.5
+#: What can be wrong with a residue, and the unit of the value that shows it.
+PROBLEMS = {
+    "bond": "Å",
+    "angle": "degrees",
+    "chirality": "Å³",
+    "peptide": "degrees",
+    "ramachandran": "degrees",
+    "rotamer": "degrees",
+    "clash": "Å",
+}
+#: Torsions that show a problem, and their slots in ``angelo.atoms.measure_torsions``.
+TORSIONS_OF = {
+    "peptide": {"omega": OMEGA},
+    "ramachandran": {"phi": PHI, "psi": PSI},
+    "rotamer": {"chi1": CHI1, "chi2": CHI1 + 1},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a residue."""
+
+    residue: int
+    """Index of the residue; of things between residues, that of the first atom's."""
+    what: str
+    """A key of ``PROBLEMS``."""
+    atoms: str
+    """Atoms, or torsions, that it is about; those of other residues as chain/number/atom."""
+    values: tuple[float, ...]
+    """Measured: length, angle, volume, omega, phi and psi, chi1 and chi2, distance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +75,14 @@ class Validation:
 
     bond_rmsd: float | None
     """Root mean square departure of bond lengths from ideal, Å."""
+    bond_rmsz: float | None
+    """The same in standard deviations: up to 1 in good structures."""
     n_bond_outliers: int
     """Bonds more than four standard deviations off."""
     angle_rmsd: float | None
     """As ``bond_rmsd``, bond angles in degrees."""
+    angle_rmsz: float | None
+    """The same in standard deviations: up to 1 in good structures."""
     n_angle_outliers: int
     """Angles more than four standard deviations off."""
     n_chirality_errors: int
@@ -55,23 +94,23 @@ class Validation:
     n_twisted_peptides: int
     """Peptides more than 30 degrees from flat."""
     ramachandran_favoured: float | None
-    """% of residues with phi and psi in favoured regions; 98 in good structures."""
+    """% of residues with phi and psi in favoured regions; 98 in crystal structures."""
     ramachandran_outliers: float | None
-    """% of residues outside all allowed regions; 0.05 in good structures."""
+    """% of residues outside all allowed regions; 0.05 in crystal structures better
+    than 1.5 Å, 0.2 up to 2 Å, 0.6 up to 2.6 Å."""
     rotamer_outliers: float | None
-    """% of side chains with chi1 and chi2 outside all allowed regions; 0.3 in good ones."""
+    """% of side chains with chi1 and chi2 outside all allowed regions; likewise 0.5, 1.0,
+    1.7."""
     clashscore: float | None
-    """Pairs of heavy atoms that overlap by more than 0.4 Å, per 1000 atoms."""
-    problems: Bool[np.ndarray, "r 7"]
-    """What is wrong with each residue; columns are named by ``PROBLEMS``."""
+    """Pairs of heavy atoms that overlap by more than 0.4 Å, per 1000 atoms; likewise 0.6, 1.1,
+    2.1."""
+    problems: tuple[Problem, ...]
+    """Everything that is wrong, kind by kind."""
 
     def as_dict(self) -> dict[str, int | float | None]:
         """All numbers by name, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "problems"}
-
-    def names(self, residue: int) -> tuple[str, ...]:
-        """Names of the problems of a residue."""
-        return tuple(np.array(PROBLEMS)[self.problems[residue]].tolist())
+        names = [field.name for field in fields(self) if field.name != "problems"]
+        return {name: getattr(self, name) for name in names}
 
 
 def validate(protein: ProteinCoordinates) -> Validation:
@@ -85,37 +124,41 @@ def validate(protein: ProteinCoordinates) -> Validation:
     torsions, is_measured = measure_torsions(
         protein.positions, protein.has_atom, protein.residue_type, is_linked
     )
-    is_joint = is_linked & is_measured[:, OMEGA]
-    omega = np.abs(np.rad2deg(np.arctan2(torsions[:, OMEGA, 0], torsions[:, OMEGA, 1])))
-    is_cis = is_joint & (omega < 90)
-    is_twisted = is_joint & (np.minimum(omega, 180 - omega) > TWISTED_OMEGA)
+    degrees = np.rad2deg(np.arctan2(torsions[..., 0], torsions[..., 1]).astype(np.float64))
+    degrees[~is_measured] = np.nan
+    is_joint, turn = is_linked & is_measured[:, OMEGA], np.abs(degrees[:, OMEGA])
+    is_cis = is_joint & (turn < 90)
+    is_twisted = is_joint & (np.minimum(turn, 180 - turn) > TWISTED_OMEGA)
     is_proline = protein.residue_type == AMINO_ACIDS.index("PRO")
     backbone = ramachandran_regions(torsions, is_measured, protein.residue_type, is_linked)
     side_chains = rotamer_regions(torsions, is_measured, protein.residue_type)
 
     topology = build_topology(protein, is_linked, is_cis)
     positions = protein.positions[protein.has_atom].astype(np.float64)
-    lengths, degrees = bond_lengths(topology, positions), angle_degrees(topology, positions)
-    bonds, angles = topology.bonds, topology.angles
-    is_long = np.abs(lengths - bonds.ideal) > OUTLIER_SIGMAS * bonds.sigma
-    is_bent = np.abs(degrees - angles.ideal) > OUTLIER_SIGMAS * angles.sigma
-    wrong_centres = _wrong_centres(topology, positions)
-    clashes = find_clashes(topology, positions)
-
-    problems = np.zeros((len(protein), len(PROBLEMS)), dtype=np.bool_)
-    problems[topology.residue[bonds.atoms[is_long]], BOND] = True
-    problems[topology.residue[angles.atoms[is_bent]], ANGLE] = True
-    problems[topology.residue[wrong_centres], CHIRALITY] = True
-    problems[:, PEPTIDE] = is_twisted | (is_cis & ~is_proline)
-    problems[:, RAMACHANDRAN] = backbone == OUTLIER
-    problems[:, ROTAMER] = side_chains == OUTLIER
-    problems[topology.residue[clashes], CLASH] = True
+    bonds = _Measured(topology.bonds, bond_lengths(topology, positions))
+    angles = _Measured(topology.angles, angle_degrees(topology, positions))
+    centres, volumes = _wrong_centres(topology, positions)
+    clashes, distances = find_clashes(topology, positions)
+    names = _AtomNames(protein, topology)
+    problems = (
+        *names.problems("bond", bonds.things.atoms[bonds.is_off], bonds.values[bonds.is_off]),
+        *names.problems(
+            "angle", angles.things.atoms[angles.is_off], angles.values[angles.is_off]
+        ),
+        *names.problems("chirality", centres, volumes),
+        *_torsion_problems("peptide", is_twisted | (is_cis & ~is_proline), degrees),
+        *_torsion_problems("ramachandran", backbone == OUTLIER, degrees),
+        *_torsion_problems("rotamer", side_chains == OUTLIER, degrees),
+        *names.problems("clash", clashes, distances),
+    )
     return Validation(
-        bond_rmsd=_root_mean_square(lengths - bonds.ideal),
-        n_bond_outliers=int(is_long.sum()),
-        angle_rmsd=_root_mean_square(degrees - angles.ideal),
-        n_angle_outliers=int(is_bent.sum()),
-        n_chirality_errors=len(wrong_centres),
+        bond_rmsd=bonds.rmsd,
+        bond_rmsz=bonds.rmsz,
+        n_bond_outliers=int(bonds.is_off.sum()),
+        angle_rmsd=angles.rmsd,
+        angle_rmsz=angles.rmsz,
+        n_angle_outliers=int(angles.is_off.sum()),
+        n_chirality_errors=len(centres),
         n_cis_prolines=int((is_cis & is_proline).sum()),
         n_cis_others=int((is_cis & ~is_proline).sum()),
         n_twisted_peptides=int(is_twisted.sum()),
@@ -148,25 +191,94 @@ def angle_degrees(
 
 def find_clashes(
     topology: Topology, positions: Float64[np.ndarray, "a 3"]
-) -> Int64[np.ndarray, "p 2"]:
-    """Pairs of atoms that overlap, see ``CLASH_OVERLAP``."""
+) -> tuple[Int64[np.ndarray, "p 2"], Float64[np.ndarray, " p"]]:
+    """Pairs of atoms that overlap, see ``CLASH_OVERLAP``, and their distances, Å."""
     pairs = contact_pairs(topology, positions, float(CLOSEST_CONTACT.max()) - CLASH_OVERLAP)
     first, second = pairs.T
     distance = np.linalg.norm(positions[first] - positions[second], axis=-1)
     closest = CLOSEST_CONTACT[topology.element[first], topology.element[second]]
-    clashes: np.ndarray = pairs[distance < closest - CLASH_OVERLAP]
-    return clashes
+    is_clash = distance < closest - CLASH_OVERLAP
+    return pairs[is_clash], distance[is_clash]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Things that have an ideal value, and what was measured."""
+
+    things: Ideals
+    values: Float64[np.ndarray, " n"]
+
+    @property
+    def deviations(self) -> Float64[np.ndarray, " n"]:
+        """In standard deviations."""
+        return np.asarray((self.values - self.things.ideal) / self.things.sigma)
+
+    @property
+    def is_off(self) -> Bool[np.ndarray, " n"]:
+        return np.asarray(np.abs(self.deviations) > OUTLIER_SIGMAS)
+
+    @property
+    def rmsd(self) -> float | None:
+        return _root_mean_square(self.values - self.things.ideal)
+
+    @property
+    def rmsz(self) -> float | None:
+        return _root_mean_square(self.deviations)
+
+
+class _AtomNames:
+    """Names the atoms of problems."""
+
+    def __init__(self, protein: ProteinCoordinates, topology: Topology) -> None:
+        self._protein, self._residue = protein, topology.residue
+        self._slot = np.nonzero(protein.has_atom)[1]
+
+    def problems(
+        self, what: str, atoms: Int64[np.ndarray, "n k"], values: Float64[np.ndarray, " n"]
+    ) -> list[Problem]:
+        """One problem a row, in the residue of its first atom."""
+        return [
+            Problem(int(self._residue[row[0]]), what, self._text(row), (value,))
+            for row, value in zip(atoms.tolist(), values.tolist(), strict=True)
+        ]
+
+    def _text(self, atoms: list[int]) -> str:
+        return " ".join(self._name(atom, int(self._residue[atoms[0]])) for atom in atoms)
+
+    def _name(self, atom: int, home: int) -> str:
+        """Name of an atom; in another residue than ``home`` with chain and number."""
+        protein, row = self._protein, int(self._residue[atom])
+        kind = int(protein.residue_type[row])
+        residue = residue_table()[AMINO_ACIDS[kind] if kind >= 0 else "ALA"]
+        name: str = residue.atoms[int(self._slot[atom])]
+        if row == home:
+            return name
+        chain = protein.chain_names[protein.chain[row]]
+        return f"{chain}/{protein.sequence_number[row]}/{name}"
+
+
+def _torsion_problems(
+    what: str, is_wrong: Bool[np.ndarray, " r"], degrees: Float64[np.ndarray, "r 8"]
+) -> list[Problem]:
+    """One problem a residue with its torsions; those that it lacks are NaN in ``degrees``."""
+    slots = TORSIONS_OF[what]
+    found = []
+    for row in np.flatnonzero(is_wrong).tolist():
+        measured = {n: float(degrees[row, k]) for n, k in slots.items()}
+        measured = {name: value for name, value in measured.items() if not np.isnan(value)}
+        found.append(Problem(row, what, " ".join(measured), tuple(measured.values())))
+    return found
 
 
 def _wrong_centres(
     topology: Topology, positions: Float64[np.ndarray, "a 3"]
-) -> Int64[np.ndarray, " w"]:
-    """Chiral centres with less than half their ideal volume."""
+) -> tuple[Int64[np.ndarray, "w 1"], Float64[np.ndarray, " w"]]:
+    """Centres with less than half their ideal volume, and their volumes, Å³."""
     is_chiral = topology.volumes.ideal != 0
     atoms, ideal = topology.volumes.atoms[is_chiral], topology.volumes.ideal[is_chiral]
-    is_wrong = signed_volume(positions[atoms]) / ideal < 0.5
-    wrong: np.ndarray = atoms[is_wrong, 0]
-    return wrong
+    volumes = signed_volume(positions[atoms])
+    is_wrong = volumes / ideal < WRONG_CENTRE
+    return atoms[is_wrong, :1], volumes[is_wrong]
 
 
 def _root_mean_square(values: Float64[np.ndarray, " n"]) -> float | None:

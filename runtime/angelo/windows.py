@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +79,7 @@ class VoxelPredictions:
     positions: Float32[np.ndarray, "v 3"]
     """Centres of the output voxels, Å, map coordinates."""
     probability: Float32[np.ndarray, " v"]
-    """That a C-alpha is there, in [0, 1]."""
+    """That a C-alpha (or what else was asked for) is there, in [0, 1]."""
     channels: Float32[np.ndarray, "v k"]
     """The other output channels, as the network gives them."""
     names: tuple[str, ...]
@@ -111,6 +111,19 @@ def run_windows(
     progress: Progress | None = None,
     wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
 ) -> VoxelPredictions:
+    """Predict C-alphas: :func:`predict_points` of that channel."""
+    return predict_points(("calpha",), density, settings, run, threshold, progress, wanted)[0]
+
+
+def predict_points(
+    targets: Sequence[str],
+    density: Density,
+    settings: WindowSettings,
+    run: Network,
+    threshold: float,
+    progress: Progress | None = None,
+    wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
+) -> tuple[VoxelPredictions, ...]:
     """Predictions of the C-alpha network for every voxel of a map of any size.
 
     Zeros surround the map, so that its outermost voxels are predicted too. Where windows
@@ -120,6 +133,8 @@ def run_windows(
 
     Parameters
     ----------
+    targets
+        Channels that are logits of points; each gives predictions of its own.
     density
         As ``angelo.density.prepare_density`` returns it.
     run
@@ -129,31 +144,36 @@ def run_windows(
     wanted
         Windows to run, as ``plan_axis`` lays them; None: those that hold more than solvent.
     """
-    shape = density.values_zyx.shape
-    plans = [plan_axis(n, settings) for n in shape]
+    plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
     if wanted is None:
         wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
     indices = [tuple(int(i) for i in index) for index in np.argwhere(wanted)]
     log.info("running %d of %d windows", len(indices), wanted.size)
     inputs = _input_volumes(density.values_zyx, settings)
-    calpha = settings.channels.index("calpha")
-    names = tuple(name for name in settings.channels if name != "calpha")
+    columns = [settings.channels.index(target) for target in targets]
     n_outputs = tuple(plan.n_outputs for plan in plans)
-    stitcher = _Stitcher(n_outputs, settings.n_kept, len(names), threshold)
+    sizes = (n_outputs, settings.n_kept, len(settings.channels) - 1, threshold)
+    stitchers = [_Stitcher(*sizes) for _ in columns]
     kept = slice(settings.first_kept, settings.first_kept + settings.n_kept)
     for done in range(0, len(indices), settings.batch):
         batch = indices[done : done + settings.batch]
         logits = run(_cut(inputs, plans, batch, settings.window))[:, :, kept, kept, kept]
         for index, window in zip(batch, logits, strict=True):
             corner = tuple(int(p.first_outputs[i]) for p, i in zip(plans, index, strict=True))
-            stitcher.add(corner, expit(window[calpha]), np.delete(window, calpha, axis=0))
+            for column, stitcher in zip(columns, stitchers, strict=True):
+                stitcher.add(corner, expit(window[column]), np.delete(window, column, axis=0))
         if progress is not None:
             progress(done + len(batch), len(indices))
-    flat, probability, channels = stitcher.finish()
-    outputs_zyx = np.stack(np.unravel_index(flat, n_outputs), axis=-1)
-    voxels_zyx = outputs_zyx * settings.step + np.array([plan.output_0 for plan in plans])
-    positions = density.origin + density.voxel_size * voxels_zyx[:, ::-1]
-    return VoxelPredictions(positions.astype(np.float32), probability, channels, names)
+    output_0 = np.array([plan.output_0 for plan in plans])
+    predictions = []
+    for target, stitcher in zip(targets, stitchers, strict=True):
+        flat, probability, channels = stitcher.finish()
+        outputs_zyx = np.stack(np.unravel_index(flat, n_outputs), axis=-1)
+        voxels_zyx = outputs_zyx * settings.step + output_0
+        positions = (density.origin + density.voxel_size * voxels_zyx[:, ::-1]).astype("f4")
+        others = tuple(name for name in settings.channels if name != target)
+        predictions.append(VoxelPredictions(positions, probability, channels, others))
+    return tuple(predictions)
 
 
 def plan_axis(n: int, settings: WindowSettings) -> WindowPlan:

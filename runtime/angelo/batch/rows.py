@@ -11,7 +11,7 @@ from angelo.batch.row import ManifestError, Row
 from angelo.bundle import MANIFEST, find_bundle
 from angelo.errors import UserError
 from angelo.mrc import check_map_file
-from angelo.sequences import read_fasta
+from angelo.sequences import FileKind, read_sequences
 
 #: What the name of a row may look like: it names a folder.
 ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -19,6 +19,8 @@ ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 OWN_NAMES = ("batch", "summary.tsv", "summary.json", "summary.html")
 #: The column that names the rows; it may be left out.
 NAME = "name"
+#: Columns of sequences, and what their files hold.
+SEQUENCE_COLUMNS: dict[str, FileKind] = {"fasta": "any", "dna": "dna", "rna": "rna"}
 
 
 def read_rows(
@@ -152,8 +154,9 @@ def _file(folder: Path, column: str, text: str) -> Path:
     path = (folder / Path(text).expanduser()).absolute()
     if not path.is_file():
         raise ManifestError(f"{column} {path} does not exist")
-    if column == "fasta":
-        read_fasta(path)
+    if column in SEQUENCE_COLUMNS:
+        # Whether the bundle builds nucleotides shows when it is opened.
+        read_sequences({SEQUENCE_COLUMNS[column]: path}, builds_nucleotides=True)
     else:
         check_map_file(path)
     return path

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from angelo.residues import CODE_FROM_NAME
+from angelo.residues import residue_table
 from angelo.types import Model, ModelChain, SequenceRecord
 
 #: Confidences with a colour of their own, and those colours (red, green, blue).
@@ -43,7 +43,7 @@ def html_report(
         f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         f"<style>{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
-        _table([(key.replace("_", " "), _plain(value)) for key, value in summary.items()]),
+        _table([(_words(key), _plain(summary[key])) for key in summary if key != "geometry"]),
     ]
     if notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -51,6 +51,8 @@ def html_report(
     if records:
         parts.append("<h2>Sequences</h2>")
         parts += [_sequence(i, record, named) for i, record in enumerate(records)]
+    if "geometry" in summary:
+        parts += ["<h2>Stereochemistry</h2>", _geometry(summary["geometry"])]
     parts.append("<h2>Chains</h2>")
     if not records:
         parts.append(
@@ -91,10 +93,14 @@ def _chain(chain: ModelChain) -> str:
 def _guess(chain: ModelChain) -> str:
     """Write the built residue types in one-letter codes."""
     codes = (
-        CODE_FROM_NAME[kind] if probability >= SURE else CODE_FROM_NAME[kind].lower()
-        for kind, probability in zip(chain.residue_types, chain.aa_probability, strict=True)
+        code if probability >= SURE else code.lower()
+        for code, probability in zip(_codes(chain), chain.aa_probability, strict=True)
     )
     return "<pre>" + "\n".join(wrap("".join(codes), GUESS_WIDTH)) + "</pre>"
+
+
+def _codes(chain: ModelChain) -> list[str]:
+    return [residue_table()[kind].code for kind in chain.residue_types]
 
 
 def _strip(chain: ModelChain, length: int) -> str:
@@ -112,10 +118,36 @@ def _strip(chain: ModelChain, length: int) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{cells}</svg>'
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
-    return f"<table>{''.join(cells)}</table>"
+def _geometry(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """One column a model; what the figures mean is in ``angelo.validate.Validation``."""
+    measures = dict.fromkeys(name for found in models.values() for name in found)
+    rows = [("", *models)]
+    rows += [
+        (_words(name), *(_plain(found.get(name)) for found in models.values()))
+        for name in measures
+    ]
+    return _table(rows) + (
+        "<p>Of protein alone, and counted in the models themselves, without the map: lengths "
+        "in Å, angles in degrees, rmsz in standard deviations of good structures, Ramachandran "
+        "and rotamer figures in %, clashes for each 1000 atoms. The table of problems "
+        "(<code>_problems.csv</code>) names the residues to look at.</p>"
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of a name and one or more texts."""
+    lines = (
+        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(t)}</td>' for t in texts)}</tr>"
+        for name, *texts in rows
+    )
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _words(key: str) -> str:
+    return key.removeprefix("n_").replace("_", " ")
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

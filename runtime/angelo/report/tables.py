@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from angelo.geometry import calpha_shift
+from angelo.geometry_models import protein_from_model
 from angelo.prune import AssignmentReport
-from angelo.residues import residue_table
+from angelo.residues import AMINO_ACIDS, residue_table
 from angelo.types import Model, ModelChain, SequenceRecord
+from angelo.validate import PROBLEMS, Validation
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -25,15 +28,16 @@ def residues_csv(models: Mapping[str, Model], records: Sequence[SequenceRecord])
     """One row a residue: where it is, and how sure the networks are of it.
 
     ``models`` are named ("pruned" and "raw", or "built"); the name is the first column.
-    C-alpha positions are in Å, map coordinates; confidence is 0 to 100, the probability of the
-    type 0 to 1.
+    C-alpha positions (of nucleotides: those of P) are in Å, map coordinates; confidence is 0
+    to 100, the probability of the type 0 to 1.
     """
     rows = []
     for name, model in models.items():
         for chain in model.chains:
             matched = _sequence_name(chain, records)
+            centre = "CA" if chain.kind == "protein" else "P"
             for row, kind in enumerate(chain.residue_types):
-                x, y, z = chain.atom_positions[row, residue_table()[kind].index("CA")]
+                x, y, z = chain.atom_positions[row, residue_table()[kind].index(centre)]
                 rows.append(
                     [
                         *(name, chain.name, chain.sequence_positions[row], kind),
@@ -81,6 +85,49 @@ def sequences_csv(
     return csv_text([*columns, "positions_covered", "coverage", "chains"], rows)
 
 
+def problems_csv(models: Mapping[str, Model], checks: Mapping[str, Validation]) -> str:
+    """One row a problem of stereochemistry: where it is, and the values that show it.
+
+    ``checks`` are the validations of ``models``; what the problems are, and which values belong
+    to each, say ``angelo.validate.PROBLEMS`` and ``Problem``.
+    """
+    rows = []
+    for name, model in models.items():
+        protein = protein_from_model(model)
+        for problem in checks[name].problems:
+            row = problem.residue
+            rows.append(
+                [
+                    *(name, protein.chain_names[protein.chain[row]]),
+                    *(protein.sequence_number[row], AMINO_ACIDS[protein.residue_type[row]]),
+                    *(problem.what, problem.atoms),
+                    *(" ".join(f"{value:.2f}" for value in problem.values),),
+                    PROBLEMS[problem.what],
+                ]
+            )
+    columns = ["model", "chain", "number", "type", "problem", "atoms", "value", "unit"]
+    return csv_text(columns, rows)
+
+
+def summarise_geometry(
+    placed: Mapping[str, Model], built: Mapping[str, Model], checks: Mapping[str, Validation]
+) -> dict[str, dict[str, int | float | None]]:
+    """Stereochemistry of each model, and how far the geometry step moved its C-alphas, Å.
+
+    ``placed`` are the models before that step, ``built`` those after it.
+    """
+    found: dict[str, dict[str, int | float | None]] = {}
+    for name, model in built.items():
+        before, after = protein_from_model(placed[name]), protein_from_model(model)
+        shift = calpha_shift(before.calphas, after.calphas)
+        measures = {"calpha_shift": shift, **checks[name].as_dict()}
+        found[name] = {
+            measure: round(value, 4) if isinstance(value, float) else value
+            for measure, value in measures.items()
+        }
+    return found
+
+
 def summarise(
     raw: Model, pruned: Model | None, report: AssignmentReport | None
 ) -> dict[str, Any]:
@@ -88,12 +135,17 @@ def summarise(
 
     ``sequence_coverage`` is the fraction of all sequence positions built at least once. Where
     the residue types are the networks' guess, ``mean_type_probability`` says how sure they are.
+    Nucleotides are residues too; where there are any they are also counted by themselves.
     """
     summary: dict[str, Any] = {
         "residues_built": raw.n_residues,
         "chains_built": len(raw.chains),
         "mean_confidence_built": _model_confidence(raw),
     }
+    if any(chain.kind != "protein" for chain in raw.chains):
+        summary["nucleotides_built"] = _n_nucleotides(raw)
+        if pruned is not None:
+            summary["nucleotides"] = _n_nucleotides(pruned)
     if pruned is None or report is None:
         types = [chain.aa_probability for chain in raw.chains]
         return summary | {"mean_type_probability": round(_mean(np.concatenate(types)), 4)}
@@ -110,6 +162,10 @@ def summarise(
         "sequences_not_found": list(report.not_found),
         "sequence_coverage": round(covered / length, 4) if length else 0.0,
     }
+
+
+def _n_nucleotides(model: Model) -> int:
+    return sum(len(chain) for chain in model.chains if chain.kind != "protein")
 
 
 def _sequence_name(chain: ModelChain, records: Sequence[SequenceRecord]) -> str:

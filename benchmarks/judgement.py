@@ -1,0 +1,86 @@
+"""A built model against the deposited one: every figure that the tables show."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from angelo.coordinates import ProteinCoordinates, read_structure
+from angelo.evaluate import Evaluation, evaluate, match_calphas
+from angelo.validate import validate
+
+#: Stretches with fewer residues count as short.
+SHORT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which residues a model calls by a wrong name."""
+
+    n_chains: int
+    """Chains in the file."""
+    wrong_type: float | None
+    """% of matched residues whose type is not the deposited one."""
+    n_wrong_stretches: int
+    """Bonded stretches, numbered without a gap, with fewer right than wrong types."""
+    n_short_wrong_stretches: int
+    """Those of fewer than 10 residues."""
+
+
+#: Names of all figures of a model.
+FIGURES = (
+    *(field.name for field in fields(Evaluation)),
+    *(field.name for field in fields(Identity)),
+    "ramachandran_outliers",
+)
+#: Figures of an empty model that are a plain zero; the other ones have no value.
+ZERO_WHEN_EMPTY = {
+    "n_built",
+    "n_matched",
+    "calpha_recall",
+    "calpha_precision",
+    "sequence_recall",
+    "sequence_precision",
+    "calpha_lddt",
+    "all_atom_lddt",
+    "n_chain_breaks",
+    *("n_chains", "n_wrong_stretches", "n_short_wrong_stretches"),
+}
+
+
+def judge(model: Path | None, reference: ProteinCoordinates) -> dict[str, Any]:
+    """Every figure of a model file; zeros where there is no model."""
+    if model is None:
+        empty = {name: 0 if name in ZERO_WHEN_EMPTY else None for name in FIGURES}
+        return empty | {"n_deposited": len(reference)}
+    built = read_structure(model)
+    figures = evaluate(built, reference).as_dict() | asdict(identify(built, reference))
+    figures["ramachandran_outliers"] = validate(built).ramachandran_outliers
+    return {n: round(v, 3) if isinstance(v, float) else v for n, v in figures.items()}
+
+
+def identify(built: ProteinCoordinates, reference: ProteinCoordinates) -> Identity:
+    """Count residues, and stretches of them, that carry a wrong type."""
+    of_built, of_deposited = match_calphas(built.calphas, reference.calphas)
+    is_right = built.residue_type[of_built] == reference.residue_type[of_deposited]
+    goes_on = built.follows_previous.copy()
+    goes_on[1:] &= np.diff(built.sequence_number) == 1
+    stretch = np.cumsum(~goes_on) - 1
+    length = np.bincount(stretch)
+    n_right = np.bincount(stretch[of_built[is_right]], minlength=len(length))
+    n_wrong = np.bincount(stretch[of_built[~is_right]], minlength=len(length))
+    is_wrong = n_right < n_wrong
+    return Identity(
+        n_chains=len(built.chain_names),
+        wrong_type=100 * float((~is_right).mean()) if len(is_right) else None,
+        n_wrong_stretches=int(is_wrong.sum()),
+        n_short_wrong_stretches=int((is_wrong & (length < SHORT)).sum()),
+    )
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that there are, to three decimals."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 3) if known else None

@@ -49,6 +49,7 @@ SETTINGS = {
     "chains": {"min_next_probability": 0.2, "max_bond": 2.6},
     "rounds": 1,
     "min_existence": 0.4,
+    "reads_sequences": True,
     "half_precision_storage": True,
 }
 CALPHA = CompactCalphaConfig((8, 12), (1, 1), (1,), 8)
@@ -133,6 +134,14 @@ def test_folder_holds_the_bundle_and_what_people_wrote(made):
     assert {path.name for path in made.folder.iterdir()} == written
     assert [path.name for path in made.folder.parent.iterdir()] == ["compact"]
     assert json.loads((made.folder / "bundle.json").read_text()) == made.manifest
+
+
+def test_a_bundle_that_does_not_read_has_no_graphs_for_it(made, tmp_path):
+    settings = replace(made.settings, reads_sequences=False)
+    write_compact_bundle(made.weights, settings, SPECTRUM, tmp_path / "unread")
+    bundle = load_bundle(tmp_path / "unread")
+    assert bundle.language is None and bundle.gnn.sequence is None
+    assert set(made.manifest["files"]) - set(bundle.files) == {"embedder.onnx", "seq_kv.onnx"}
 
 
 def test_manifest_says_what_was_given_and_measured(made):

@@ -43,6 +43,8 @@ STORAGE_LIMIT = 1e-2
 #: at letters alone takes every chain whole.
 MAX_LENGTH, OVERLAP, ANY_LENGTH = 1022, 256, 1_000_000
 #: Weight files in a folder.
+#: Graphs that only a network which reads sequences needs.
+READERS = ("embedder.onnx", "seq_kv.onnx")
 WEIGHT_FILES = ("c_alpha.pt", "language.pt", "gnn.pt")
 
 
@@ -110,6 +112,8 @@ def write_compact_bundle(
         trace_language(networks.language),
         *trace_graph_network(networks.graph),
     ]
+    if not settings.reads_sequences:
+        graphs = [graph for graph in graphs if graph.name not in READERS]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as scratch:
         unfinished = Path(scratch)
@@ -230,7 +234,7 @@ def network_sections(
         "residue_types": list(AMINO_ACIDS),
         "map": {"voxel_size": 1.0, "spectrum": dict(spectrum), "scale": "contrast"},
         "c_alpha": _c_alpha_section(networks.calpha, settings),
-        "language": _language_section(networks.language),
+        "language": _language_section(networks.language) if settings.reads_sequences else None,
         "gnn": _gnn_section(networks.graph.config, settings),
         "chains": dict(settings.chains),
     }
@@ -262,7 +266,7 @@ def _gnn_section(graph: CompactGraphConfig, settings: BundleSettings) -> dict[st
     return {
         "start": "start.onnx",
         "start_features": ["aa_logits", "probability"],
-        "sequence": "seq_kv.onnx",
+        "sequence": "seq_kv.onnx" if settings.reads_sequences else None,
         "layers": [f"layer_{number:02}.onnx" for number in range(graph.layers)],
         "heads": "heads.onnx",
         "hidden": graph.hidden,

@@ -29,6 +29,8 @@ class BundleSettings:
     """Rounds of graph refinement."""
     min_existence: float
     """Residues that exist with a lower probability are not traced."""
+    reads_sequences: bool
+    """Show the sequences to the graph network too, not to the matching of chains alone."""
     half_precision_storage: bool
     """Store weights in half precision (see ``angelo_export.storage``)."""
 

@@ -22,7 +22,7 @@ import typer
 from builds import Builder, measure_in_own_process
 from cases import Case, MapFiles, real_cases, simulated_cases
 from judgement import FIGURES, judge, mean_of
-from provenance import bundle_facts, code_sha256, machine_facts, write_json
+from provenance import build_conditions, machine_facts, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -237,12 +237,7 @@ def main(
         chosen = [3.0] if quick else [float(text) for text in resolutions.split(",")]
         cases += simulated_cases(PackedStructures(structures), 2 if quick else entries, chosen)
     job = {"bundle": bundle, "device": device, "threads": threads}
-    conditions = {
-        "bundle": bundle_facts(bundle),
-        "code_sha256": code_sha256(),
-        "device": device,
-        "threads": threads,
-    }
+    conditions = build_conditions(bundle, device, threads)
 
     def tell(row: dict[str, Any]) -> None:
         console.print(f"{row['key']}: {row['outcome']} {row.get('error', '')}", markup=False)

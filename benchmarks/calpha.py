@@ -27,7 +27,7 @@ from calpha_search import (
 from calpha_tables import report_text, tuning_table
 from calpha_tune import Choice, PredictedMap, Scores, choose_settings, lowest_threshold
 from cases import Case, real_cases, simulated_cases
-from provenance import ROOT, bundle_facts, code_sha256, machine_facts, write_json
+from provenance import ROOT, build_conditions, machine_facts, write_json
 from rich.console import Console
 from speed import padded
 
@@ -190,13 +190,8 @@ def main(
             facts = {
                 "command": f"{Path(sys.argv[0]).name} --entries {entries} "
                 f"--resolutions {resolutions} --device {device} --threads {threads}",
-                "conditions": {
-                    "bundle": bundle_facts(folder),
-                    "weights": weight_facts(weights),
-                    "code_sha256": code_sha256(),
-                    "device": device,
-                    "threads": threads,
-                },
+                "conditions": build_conditions(folder, device, threads)
+                | {"weights": weight_facts(weights)},
                 "machine": machine_facts(machine),
             }
             content = run_cases(cases, loaded, graph, facts, target)

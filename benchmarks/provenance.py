@@ -40,6 +40,16 @@ def bundle_facts(folder: Path) -> dict[str, str]:
     }
 
 
+def build_conditions(bundle: Path, device: str, threads: int) -> dict[str, Any]:
+    """What a figure of builds depends on; figures of other conditions are not mixed with it."""
+    return {
+        "bundle": bundle_facts(bundle),
+        "code_sha256": code_sha256(),
+        "device": device,
+        "threads": threads,
+    }
+
+
 def code_sha256() -> str:
     """Checksum of the code that decides a figure: the runtime, the simulation, the maps."""
     runtime = Path(angelo.__file__).parent.rglob("*.py")

@@ -68,14 +68,7 @@ def accuracy_text(
     accuracy: Mapping[str, Any], metrics: Sequence[tuple[str, str, int]] = METRICS
 ) -> str:
     """All tables of accuracy.json, with what they were measured on."""
-    conditions, machine = accuracy["conditions"], accuracy["machine"]
-    bundle = conditions["bundle"]
-    where = (
-        f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]}), "
-        f"angelo {machine['versions']['angelo']}, {machine['date']}. Device "
-        f"{conditions['device']}: {machine_text(machine)}."
-    )
-    parts = [where]
+    parts = [measured_text(accuracy)]
     if any(group.startswith("simulated") for group in accuracy["means"]):
         parts += [SIMULATED_NOTE, simulated_table(accuracy, metrics)]
     if "real" in accuracy["means"]:
@@ -166,6 +159,17 @@ def speed_text(speed: Mapping[str, Any]) -> str:
     device = speed["conditions"]["device"]
     where = f"Time and memory, device {device}: {machine_text(speed['machine'])}."
     return f"{where}\n\n{markdown_table(head, rows)}"
+
+
+def measured_text(content: Mapping[str, Any]) -> str:
+    """With what the figures of a file were measured."""
+    conditions, machine = content["conditions"], content["machine"]
+    bundle = conditions["bundle"]
+    return (
+        f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]}), "
+        f"angelo {machine['versions']['angelo']}, {machine['date']}. Device "
+        f"{conditions['device']}: {machine_text(machine)}."
+    )
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 from builds import measure_in_own_process, own_peak_memory_mib
-from provenance import ROOT, bundle_facts, code_sha256, machine_facts, write_json
+from provenance import ROOT, build_conditions, machine_facts, write_json
 from report import markdown_table, replace_blocks
 from rich.console import Console
 from rich.table import Table
@@ -211,12 +211,7 @@ def main(
     for hit in searched.result.hits:
         hits[hit.chain].append(hit)
     content = {
-        "conditions": {
-            "bundle": bundle_facts(bundle),
-            "code_sha256": code_sha256(),
-            "device": device,
-            "threads": threads,
-        },
+        "conditions": build_conditions(bundle, device, threads),
         "machine": machine_facts(machine),
         "map": map_path.name.split(".")[0],
         "build": {"seconds": built.seconds, "cpu_seconds": built.cpu_seconds},

@@ -15,8 +15,8 @@ import numpy as np
 import typer
 from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
-from provenance import bundle_facts, code_sha256, machine_facts, write_json
-from report import machine_text, markdown_table
+from provenance import build_conditions, machine_facts, write_json
+from report import markdown_table, measured_text
 from staged import Prepared, named, prepare, refined, types_of_model, types_of_network
 
 from angelo.coordinates import ProteinCoordinates
@@ -157,13 +157,7 @@ def _percent(part: int, whole: int) -> str:
 
 def page_of(content: Mapping[str, Any]) -> str:
     """The whole page."""
-    bundle, machine = content["conditions"]["bundle"], content["machine"]
-    where = (
-        f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]}), "
-        f"angelo {machine['versions']['angelo']}, {machine['date']}. Device "
-        f"{content['conditions']['device']}: {machine_text(machine)}."
-    )
-    return f"{HEAD}\n{where}\n\n{table_of(content['rows'])}\n"
+    return f"{HEAD}\n{measured_text(content)}\n\n{table_of(content['rows'])}\n"
 
 
 def main(
@@ -195,12 +189,7 @@ def main(
             rows.append(run_case(case, pool, bundle, device, threads))
             typer.echo(json.dumps(rows[-1]))
     content = {
-        "conditions": {
-            "bundle": bundle_facts(bundle),
-            "code_sha256": code_sha256(),
-            "device": device,
-            "threads": threads,
-        },
+        "conditions": build_conditions(bundle, device, threads),
         "machine": machine_facts(machine),
         "rows": rows,
     }

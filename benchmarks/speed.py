@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from builds import MeasuredBuild, measure_in_own_process
-from provenance import ROOT, bundle_facts, code_sha256, machine_facts, write_json
+from provenance import ROOT, build_conditions, machine_facts, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -69,12 +69,7 @@ def main(
     """Measure time and memory of builds."""
     job = {"bundle": bundle, "device": device, "threads": threads}
     content: dict[str, Any] = {
-        "conditions": {
-            "bundle": bundle_facts(bundle),
-            "code_sha256": code_sha256(),
-            "device": device,
-            "threads": threads,
-        },
+        "conditions": build_conditions(bundle, device, threads),
         "machine": machine_facts(machine),
         "rows": [],
     }

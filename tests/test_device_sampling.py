@@ -47,6 +47,7 @@ def test_density_on_a_voxel_is_the_voxel():
     density, _, _ = scene(2)
     values = torch.from_numpy(density.values_zyx)
     at = torch.tensor([[4.0, 3.0, 2.0], [-5.0, 0.0, 0.0]])
-    sampled = device_sampling.sample_density(values, at)
+    axes = torch.eye(3).expand(2, 3, 3)
+    sampled = device_sampling.sample_cubes(values, axes, at, 1, 1.0)[:, 0]
     assert abs(float(sampled[0]) - float(values[2, 3, 4])) < ATOL
     assert float(sampled[1]) == 0.0

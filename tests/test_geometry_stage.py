@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_bundle import write_tiny_bundle
-from tiny_map import write_tiny_inputs
+from tiny_job import job_without_sequences
 
 from angelo import geometry, pipeline
 from angelo.coordinates import read_structure
-from angelo.job import BuildJob
 from angelo.pipeline import build_model
 from angelo.validate import validate
 
@@ -24,11 +22,7 @@ def few_steps(monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    map_path, _ = write_tiny_inputs(tmp_path)
-    bundle = write_tiny_bundle(tmp_path / "bundle")
-    return BuildJob(
-        map_path, None, tmp_path / "out", bundle, device="cpu", hand="keep", threads=1
-    )
+    return job_without_sequences(tmp_path)
 
 
 def killed(*_):

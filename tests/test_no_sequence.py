@@ -9,13 +9,13 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
-from tiny_bundle import RESIDUE_TYPES, write_tiny_bundle
-from tiny_map import CALPHAS, SEQUENCE, SHAPE_ZYX, write_tiny_inputs, write_volume
+from tiny_bundle import RESIDUE_TYPES
+from tiny_job import job_without_sequences
+from tiny_map import CALPHAS, SEQUENCE, SHAPE_ZYX, write_volume
 from typer.testing import CliRunner
 
 from angelo import pipeline, profiles
 from angelo.cli import app
-from angelo.job import BuildJob
 from angelo.pipeline import build_model
 from angelo.profiles import HMMER_CODES, read_profiles, with_background
 from angelo.residues import NAME_FROM_CODE
@@ -35,11 +35,7 @@ def short_chains_count(monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    map_path, _ = write_tiny_inputs(tmp_path)
-    bundle = write_tiny_bundle(tmp_path / "bundle")
-    return BuildJob(
-        map_path, None, tmp_path / "out", bundle, device="cpu", hand="keep", threads=1
-    )
+    return job_without_sequences(tmp_path)
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ STORAGE_LIMIT = 1e-2
 #: Residues to a call of the embedder, and residues that its windows share at least. What looks
 #: at letters alone takes every chain whole.
 MAX_LENGTH, OVERLAP, ANY_LENGTH = 1022, 256, 1_000_000
-#: Weight files in a folder.
 #: Graphs that only a network which reads sequences needs.
 READERS = ("embedder.onnx", "seq_kv.onnx")
+#: Weight files in a folder.
 WEIGHT_FILES = ("c_alpha.pt", "language.pt", "gnn.pt")
 
 

@@ -4,7 +4,6 @@ Weights go from the module to the file one at a time. The exporter alone would h
 two or three times over, and leave a file for each.
 """
 
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +13,7 @@ import torch
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from angelo_export.trace import OPSET, TracedGraph
+from angelo_export.trace import TracedGraph, trace_model
 
 #: Added to a graph's name: the file with its matrices.
 WEIGHTS_SUFFIX = ".data"
@@ -40,7 +39,7 @@ def write_large_graph(graph: TracedGraph, folder: Path, *, half: bool) -> Path:
     loads the file. The same weights give the same bytes.
     """
     path = folder / graph.name
-    model = _trace_without_weights(graph, path)
+    model = trace_model(graph, path, with_weights=False)
     casts: list[NodeProto] = []
     with path.with_name(path.name + WEIGHTS_SUFFIX).open("wb") as file:
         for name, value in _take_weights(model.graph, graph.module).items():
@@ -60,28 +59,6 @@ def write_large_graph(graph: TracedGraph, folder: Path, *, half: bool) -> Path:
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
     return path
-
-
-def _trace_without_weights(graph: TracedGraph, path: Path) -> onnx.ModelProto:
-    """Trace a model, through a file, whose weights are inputs named as in the module."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in ``trace.write_graph``
-        torch.onnx.export(
-            graph.module.eval(),
-            graph.inputs[0],
-            str(path),
-            input_names=list(graph.input_names),
-            output_names=list(graph.output_names),
-            dynamic_axes={name: dict(axes) for name, axes in graph.axes.items()},
-            opset_version=OPSET,
-            dynamo=False,
-            export_params=False,
-            # Or the exporter would compare all weights, and copy the first of equal ones.
-            keep_initializers_as_inputs=True,
-            # Folded weights would be inputs with other names. ONNX Runtime folds the rest.
-            do_constant_folding=False,
-        )
-    return onnx.load(path)
 
 
 def _take_weights(graph: GraphProto, module: nn.Module) -> dict[str, Tensor]:

@@ -193,9 +193,10 @@ def random_layer_inputs(
     )
 
 
-def write_graph(graph: TracedGraph, folder: Path) -> Path:
-    """Trace and write one ONNX file, checked; returns its path."""
-    path = folder / graph.name
+def trace_model(
+    graph: TracedGraph, path: Path, *, with_weights: bool = True
+) -> onnx.ModelProto:
+    """Trace a model, through a file; without its weights they are inputs named as in it."""
     with warnings.catch_warnings():
         # The tracing exporter is kept on purpose: it makes smaller graphs and is exact here.
         # Its warnings about sizes that become constants are what ``parity`` looks for.
@@ -209,8 +210,19 @@ def write_graph(graph: TracedGraph, folder: Path) -> Path:
             dynamic_axes={name: dict(axes) for name, axes in graph.axes.items()},
             opset_version=OPSET,
             dynamo=False,
+            export_params=with_weights,
+            # Else the exporter would compare all weights, and copy the first of equal ones.
+            keep_initializers_as_inputs=not with_weights,
+            # Folded weights would be inputs with other names. ONNX Runtime folds the rest.
+            do_constant_folding=with_weights,
         )
-    model = onnx.load(path)
+    return onnx.load(path)
+
+
+def write_graph(graph: TracedGraph, folder: Path) -> Path:
+    """Trace and write one ONNX file, checked; returns its path."""
+    path = folder / graph.name
+    model = trace_model(graph, path)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import KDTree
@@ -109,13 +109,13 @@ def evaluate(built: ProteinCoordinates, deposited: ProteinCoordinates) -> Evalua
         n_deposited=n_deposited,
         n_built=n_built,
         n_matched=n_matched,
-        calpha_recall=_percent(n_matched, n_deposited),
-        calpha_precision=_percent(n_matched, n_built),
-        sequence_recall=_percent(n_right, n_deposited),
-        sequence_precision=_percent(n_right, n_built),
-        calpha_rmsd=_root_mean(distance_sq[:, CA][is_common[:, CA]]),
-        backbone_rmsd=_root_mean(distance_sq[:, :4][is_common[:, :4]]),
-        all_atom_rmsd=_root_mean(distance_sq[is_common]),
+        calpha_recall=percent(n_matched, n_deposited),
+        calpha_precision=percent(n_matched, n_built),
+        sequence_recall=percent(n_right, n_deposited),
+        sequence_precision=percent(n_right, n_built),
+        calpha_rmsd=root_mean(distance_sq[:, CA][is_common[:, CA]]),
+        backbone_rmsd=root_mean(distance_sq[:, :4][is_common[:, :4]]),
+        all_atom_rmsd=root_mean(distance_sq[is_common]),
         calpha_lddt=lddt(
             deposited.calphas, model[0][:, CA], is_matched, np.arange(n_deposited)
         ),
@@ -289,11 +289,11 @@ def _count_breaks(
     return int((is_bond & ~is_kept).sum())
 
 
-def _percent(part: int, whole: int) -> float:
+def percent(part: int, whole: int) -> float:
     """100 * part / whole; 0 of nothing."""
     return 100 * part / whole if whole else 0.0
 
 
-def _root_mean(squares: Float32[np.ndarray, " n"]) -> float | None:
+def root_mean(squares: Float[np.ndarray, " n"]) -> float | None:
     """Root of the mean, or None of nothing."""
     return float(np.sqrt(squares.mean(dtype=np.float64))) if len(squares) else None

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from angelo.coordinates import read_model
-from angelo.evaluate import match_calphas
+from angelo.evaluate import match_calphas, percent, root_mean
 
 POLYMER = gemmi.EntityType.Polymer
 
@@ -74,16 +74,15 @@ def evaluate_nucleotides(
         for i, j in zip(of_built, of_deposited, strict=True)
     )
     shift = built.phosphorus[of_built] - deposited.phosphorus[of_deposited]
-    rmsd = float(np.sqrt((shift.astype(np.float64) ** 2).sum(-1).mean())) if n_matched else None
     return NucleotideEvaluation(
         n_deposited_nucleotides=n_deposited,
         n_built_nucleotides=n_built,
         n_matched_nucleotides=n_matched,
-        phosphorus_recall=_percent(n_matched, n_deposited),
-        phosphorus_precision=_percent(n_matched, n_built),
-        base_recall=_percent(n_right, n_deposited),
-        base_precision=_percent(n_right, n_built),
-        phosphorus_rmsd=rmsd,
+        phosphorus_recall=percent(n_matched, n_deposited),
+        phosphorus_precision=percent(n_matched, n_built),
+        base_recall=percent(n_right, n_deposited),
+        base_precision=percent(n_right, n_built),
+        phosphorus_rmsd=root_mean((shift.astype(np.float64) ** 2).sum(-1)),
     )
 
 
@@ -103,7 +102,3 @@ def read_nucleotides(path: Path) -> NucleotideCoordinates:
                 found.append((residue["P"][0].pos.tolist(), base))
     places, bases = zip(*found, strict=True) if found else ((), ())
     return NucleotideCoordinates(np.array(places, np.float32).reshape(-1, 3), tuple(bases))
-
-
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0.0

@@ -8,13 +8,6 @@ from torch.nn import functional
 from angelo.sampling import SHORTEST_EDGE, cube_offsets
 
 
-def sample_density(
-    values_zyx: Float[Tensor, "z y x"], points: Float[Tensor, "*p 3"]
-) -> Float[Tensor, "*p"]:
-    """Trilinear density at points in voxels (x, y, z); zero outside the grid."""
-    return _sample_unit(values_zyx, points * _unit_scale(values_zyx) - 1)
-
-
 def _unit_scale(values_zyx: Tensor) -> Tensor:
     """Voxels to what ``grid_sample`` counts in, where the grid reaches from -1 to 1: (3,)."""
     n_z, n_y, n_x = values_zyx.shape
@@ -22,7 +15,7 @@ def _unit_scale(values_zyx: Tensor) -> Tensor:
 
 
 def _sample_unit(values_zyx: Tensor, unit: Tensor) -> Tensor:
-    """Density at points that reach from -1 to 1 over the grid."""
+    """Trilinear density at points that reach from -1 to 1 over the grid; zero outside."""
     sampled = functional.grid_sample(
         values_zyx[None, None],
         unit.reshape(1, 1, 1, -1, 3),

@@ -78,7 +78,8 @@ def draw_conditions(
 ) -> Conditions:
     """Random conditions; a given resolution or mask is kept."""
     if resolution is None:
-        # Real maps of 3.2 to 3.5 Å show side chains as badly as simulated ones of 4.5 Å.
+        # Residue types of real maps of 3.2 to 3.4 Å are found no better than those of simulated
+        # ones of 4 Å, and often worse (benchmarks/calpha.md).
         resolution = float(
             rng.uniform(2.3, 4.6) if rng.random() < 0.85 else rng.uniform(4.6, 5.2)
         )

@@ -13,12 +13,11 @@ import numpy as np
 from simulated_maps import choose_entries, write_case
 
 from angelo import pipeline
-from angelo.align import align_chains
 from angelo.assemble import chains_to_model
-from angelo.context import place_by_context
 from angelo.coordinates import read_structure
 from angelo.evaluate import match_calphas
 from angelo.job import BuildJob, Inputs, read_inputs
+from angelo.place import place_proteins
 from angelo.prune import join_fragments, prune_chains
 from angelo.residues import AMINO_ACIDS
 from angelo.trace import TraceSettings, trace_chains
@@ -40,8 +39,7 @@ def pruned_model(refinement: Refinement, inputs: Inputs, settings: TraceSettings
     """What the sequences support."""
     types, records = inputs.bundle.residue_types, inputs.records
     chains = trace_chains(refinement, settings)
-    placed = align_chains(chains, refinement, records, types)
-    placed = place_by_context(placed, refinement, records, types)
+    placed, refinement = place_proteins(chains, refinement, records, types)
     kept = prune_chains(join_fragments(placed, refinement, records), refinement)
     return chains_to_model(kept, refinement, records, types, pruned=True)
 

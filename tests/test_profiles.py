@@ -28,13 +28,6 @@ def test_columns_are_found_by_name_and_other_types_take_no_part():
     assert probabilities.sum() == pytest.approx(1)
 
 
-def test_temperature_flattens_but_keeps_the_order():
-    logits = np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32)
-    sharp, flat = (amino_probabilities(logits, AMINO_ACIDS, t) for t in (1.0, 3.0))
-    assert (flat.max(1) < sharp.max(1)).all()
-    np.testing.assert_array_equal(flat.argsort(1), sharp.argsort(1))
-
-
 def test_a_missing_amino_acid_is_named():
     with pytest.raises(ValueError, match="no column for TRP"):
         amino_probabilities(

@@ -12,6 +12,7 @@ from angelo.spectrum import spatial_frequencies
 from angelo_training.scatterers import Scatterers
 from angelo_training.simulate import (
     SHELL_WIDTH,
+    anisotropic_exponent,
     draw_conditions,
     fourier_shell_correlation,
     local_scattering,
@@ -144,6 +145,7 @@ def test_conditions_stay_in_their_ranges():
         "pixel": (0.7, 1.4),
         "magnification": (0.98, 1.02),
         "mask_edge": (0.5, 5),
+        "anisotropic_noise": (0, 1),
     }
     for name, (low, high) in ranges.items():
         column = np.array([getattr(conditions, name) for conditions in drawn])
@@ -201,6 +203,34 @@ def test_noise_leaves_half_the_correlation_at_the_stated_resolution(atoms):
     product = (noisy[shell] * signal[shell].conj()).real.sum()
     size = np.linalg.norm(noisy[shell]) * np.linalg.norm(signal[shell])
     assert product / size == pytest.approx(0.5, abs=0.05)
+
+
+def test_amplitudes_fall_along_random_directions_at_right_angles():
+    both = anisotropic_exponent(SHAPE, 1.0, (40.0, 40.0), np.random.default_rng(0))
+    shell = np.abs(S - 0.3) < 0.01
+    whole = 40 * S[shell] ** 2 / 4  # across the third direction, all of it is lost
+    assert (both[shell] <= whole * (1 + 1e-5)).all()
+    assert (both[shell] / whole).max() > 0.98
+    assert (both[shell] / whole).min() < 0.1  # along it, hardly anything
+    assert (both[shell] / whole).mean() == pytest.approx(2 / 3, abs=0.03)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (1.0, 1.0)])
+def test_regularised_reconstructions_damp_noise_as_well(atoms, share, expected):
+    conditions = clean_conditions(resolution=3.0, fsc_width=0.05, noise=1.0)
+    damped = replace(conditions, anisotropic_b=(80.0, 0.0), anisotropic_noise=share)
+
+    def noise_of(chosen):
+        seen = process(some_signal(atoms), SHAPE, 1.0, chosen, np.random.default_rng(0))
+        clean = process(
+            some_signal(atoms), SHAPE, 1.0, replace(chosen, noise=0.0), np.random.default_rng(0)
+        )
+        return scipy.fft.rfftn(seen - clean)
+
+    shell = np.abs(S - 0.3) < 0.02
+    lost = -np.log(np.abs(noise_of(damped)[shell]) / np.abs(noise_of(conditions)[shell]))
+    # Of 80 (s·a)² / 4 the mean over a shell is a third of the most.
+    assert lost.mean() == pytest.approx(expected * 80 * 0.3**2 / 12, abs=0.05)
 
 
 def test_filters_and_pixels_leave_nothing_beyond_them(atoms):

@@ -75,6 +75,8 @@ def clean_conditions(**changes: object) -> Conditions:
         "mask_edge": 1.0,
         "pixel": 0.1,
         "magnification": 1.0,
+        "anisotropic_b": (0.0, 0.0),
+        "anisotropic_noise": 0.0,
     }
     return Conditions(**(perfect | changes))
 

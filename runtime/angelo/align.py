@@ -35,8 +35,6 @@ class AlignSettings:
     is the same."""
     min_matched: int = 4
     """Fewest residues that a placement must match."""
-    temperature: float = 1.0
-    """Divides the logits; above 1 for a network that is too sure of itself."""
 
 
 DEFAULTS = AlignSettings()
@@ -57,7 +55,6 @@ class Candidates(Protocol):
         self,
         aa_logits: Float32[np.ndarray, "c t"],
         residue_types: Sequence[str],
-        temperature: float,
     ) -> tuple[Placement, ...]:
         """Find the most likely placements of a chain on every record, in no order."""
 
@@ -169,7 +166,7 @@ def _place(
     logits = refinement.aa_logits[chain.residues]
     placements = [
         placement
-        for placement in targets.placements(logits, residue_types, settings.temperature)
+        for placement in targets.placements(logits, residue_types)
         if np.count_nonzero(placement.positions >= 0) >= settings.min_matched
     ]
     if not placements:

@@ -64,7 +64,7 @@ def place_by_context(
         return tuple(found)  # no molecule, no context
     targets = targets_of(records)
     open_ones = {
-        index: _Fragment.of(assignment, refinement, targets, residue_types, settings)
+        index: _Fragment.of(assignment, refinement, targets, residue_types)
         for index, assignment in enumerate(found)
         if assignment.sequence < 0 and len(assignment.chain) >= settings.min_matched
     }
@@ -104,12 +104,9 @@ class _Fragment:
         refinement: Refinement,
         targets: Targets,
         residue_types: Sequence[str],
-        settings: AlignSettings,
     ) -> "_Fragment":
         residues = assignment.chain.residues
-        profile = profile_of(
-            refinement.aa_logits[residues], residue_types, settings.temperature
-        )
+        profile = profile_of(refinement.aa_logits[residues], residue_types)
         everywhere = find_placements(profile, targets)
         return cls(assignment, profile, refinement.frames.ca[residues], everywhere)
 

@@ -60,17 +60,15 @@ class StrandTargets:
         self,
         aa_logits: Float32[np.ndarray, "c t"],
         residue_types: Sequence[str],
-        temperature: float,
     ) -> tuple[Placement, ...]:
         """Find the most likely placements of a strand on every record, in no order.
 
         Where there are both DNA and RNA, the strand's own logits count for one of them.
         """
-        logits = aa_logits / np.float32(temperature)
         profile = profile_over(
-            with_confusions(base_probabilities(logits, residue_types)), BACKGROUND
+            with_confusions(base_probabilities(aa_logits, residue_types)), BACKGROUND
         )
-        is_dna = dna_probability(logits, residue_types)
+        is_dna = dna_probability(aa_logits, residue_types)
         both = len({self.records[number].kind for number, _ in self.codes}) == 2
         found = []
         for placement in (*gapless_placements(profile, self.codes), *self._gapped(profile)):

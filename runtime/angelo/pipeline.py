@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from angelo.align import align_chains, place_chains
+from angelo.align import place_chains
 from angelo.assemble import chains_to_model
 from angelo.calpha import find_calphas
-from angelo.context import place_by_context
 from angelo.density import prepare_density
 from angelo.errors import NothingBuiltError
 from angelo.geometry_models import (
@@ -27,6 +26,7 @@ from angelo.manifest import PHOSPHORUS
 from angelo.nucleotide_placements import strand_targets_of
 from angelo.nucleotide_points import find_phosphorus, with_nucleotides
 from angelo.nucleotide_trace import trace_strands
+from angelo.place import place_proteins
 from angelo.profiles import chain_profiles
 from angelo.prune import join_fragments, prune_chains, report_assignment
 from angelo.refine import refine
@@ -178,7 +178,7 @@ def _c_alpha_network(job: BuildJob, inputs: Inputs) -> Iterator[tuple[WindowSett
     n, network = len(inputs.devices), inputs.bundle.c_alpha
     path, threads = inputs.bundle.folder / network.graph, job.threads or None
     with ThreadPoolExecutor(n) as pool:
-        graphs = [Graph(path, device, threads) for device in inputs.devices]
+        graphs = [Graph(path, device, threads, keeps_memory=True) for device in inputs.devices]
 
         def run(windows: np.ndarray) -> np.ndarray:
             parts = np.array_split(windows, min(n, len(windows)))
@@ -221,8 +221,7 @@ def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
         ]
         built = chains_to_model(unplaced, refinement, records, types, pruned=False)
         return Models(built, chain_profiles(built, unplaced, refinement, records, types))
-    placed = align_chains(chains, refinement, inputs.proteins, types)
-    placed = place_by_context(placed, refinement, inputs.proteins, types)
+    placed, refinement = place_proteins(chains, refinement, inputs.proteins, types)
     placed += place_chains(strands, refinement, strand_targets_of(records), types)
     joined = join_fragments(placed, refinement, records)
     kept = prune_chains(joined, refinement)

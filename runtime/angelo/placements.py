@@ -96,10 +96,9 @@ class Targets:
         self,
         aa_logits: Float32[np.ndarray, "c t"],
         residue_types: Sequence[str],
-        temperature: float,
     ) -> tuple["Placement", ...]:
         """Find the most likely placements of a chain on every record, in no order."""
-        return find_placements(profile_of(aa_logits, residue_types, temperature), self)
+        return find_placements(profile_of(aa_logits, residue_types), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +125,9 @@ def targets_of(records: Sequence[SequenceRecord]) -> Targets:
     return Targets(records, codes, block)
 
 
-def profile_of(
-    aa_logits: Float32[np.ndarray, "c t"], residue_types: Sequence[str], temperature: float
-) -> Profile:
+def profile_of(aa_logits: Float32[np.ndarray, "c t"], residue_types: Sequence[str]) -> Profile:
     """Amino-acid probabilities of a chain, and their log-odds over both nulls."""
-    probabilities = with_background(amino_probabilities(aa_logits, residue_types, temperature))
+    probabilities = with_background(amino_probabilities(aa_logits, residue_types))
     return profile_over(probabilities, background_frequencies())
 
 

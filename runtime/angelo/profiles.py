@@ -26,7 +26,7 @@ HMMER_CODES = "".join(sorted(AMINO_ACID_CODES))
 #: Weight of the background mixed into the network's probabilities, so that none is 0.
 BACKGROUND_WEIGHT = 0.05
 #: Chance, at each residue, that the chain missed one, or that it holds one twice.
-MISS, DOUBLE = 0.01, 0.01
+MISS, DOUBLE = 0.02, 0.01
 #: Chance that one more residue is missed, or doubled, right after one was.
 MISS_AGAIN, DOUBLE_AGAIN = 0.5, 0.3
 #: Shorter chains get no profile for searches: they say too little to find a protein.
@@ -40,7 +40,6 @@ FITTED = ("MSV", "VITERBI", "FORWARD")
 def amino_probabilities(
     aa_logits: Float32[np.ndarray, "c t"],
     residue_types: Sequence[str],
-    temperature: float = 1.0,
 ) -> Float64[np.ndarray, "c 20"]:
     """Softmax over the 20 amino acids, columns in `HMMER_CODES` order.
 
@@ -50,21 +49,29 @@ def amino_probabilities(
         Network output; columns of other residue types take no part.
     residue_types
         Three-letter codes of the columns.
-    temperature
-        Divides the logits; above 1 for a network that is too sure of itself.
 
     Raises
     ------
     ValueError
         If an amino acid has no column.
     """
-    if missing := [name for name in AMINO_ACIDS if name not in residue_types]:
-        raise ValueError(f"amino-acid logits have no column for {', '.join(missing)}")
-    columns = [residue_types.index(NAME_FROM_CODE[code]) for code in HMMER_CODES]
-    logits = aa_logits[:, columns].astype(np.float64) / temperature
+    logits = aa_logits[:, amino_columns(residue_types)].astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
     return probabilities
+
+
+def amino_columns(residue_types: Sequence[str]) -> list[int]:
+    """Columns of the 20 amino acids in the order of `HMMER_CODES`.
+
+    Raises
+    ------
+    ValueError
+        If an amino acid has none.
+    """
+    if missing := [name for name in AMINO_ACIDS if name not in residue_types]:
+        raise ValueError(f"amino-acid logits have no column for {', '.join(missing)}")
+    return [residue_types.index(NAME_FROM_CODE[code]) for code in HMMER_CODES]
 
 
 def background_frequencies() -> Float64[np.ndarray, "20"]:

@@ -169,6 +169,10 @@ def gnn(
     threads: Threads = 0,
     device: Device = "cpu",
     rate: Rate = 8e-4,
+    unread_rate: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the examples that come without sequences."),
+    ] = 0.15,
 ) -> None:
     """Train the graph network, on points that the C-alpha network finds."""
     _use_threads(threads)
@@ -184,6 +188,7 @@ def gnn(
             rate=rate,
             workers=workers,
             device=device,
+            unread_rate=unread_rate,
             config=_config(CompactGraphConfig, start_from),
         )
     )

@@ -32,8 +32,8 @@ from angelo_training.structures import PackedStructures
 logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
-#: Chance that a step sees no sequence, and residues of sequence a step may see.
-NO_SEQUENCE_RATE, MOST_SEQUENCE = 0.15, 2000
+#: Residues of sequence a step may see.
+MOST_SEQUENCE = 2000
 #: Chance that a step learns from where a first round led.
 SECOND_ROUND_RATE = 0.35
 #: Figures that are also taken after a second round and without a sequence.
@@ -80,6 +80,8 @@ class GraphRun:
     """Torch device."""
     check_every: int = 250
     """Steps between rows of the curves, and between checkpoints."""
+    unread_rate: float = 0.15
+    """Chance that a step sees no sequence. Near 1 for bundles that do not read them."""
     config: CompactGraphConfig = field(default_factory=CompactGraphConfig)
 
 
@@ -110,16 +112,18 @@ def embed_entry(
     sequences: tuple[str, ...],
     rng: np.random.Generator | None,
     others: Sequence[str] = (),
+    *,
+    unread_rate: float = 0.0,
 ) -> SequenceView:
     """Embeddings of an entry's sequences, for training in random order among ``others``.
 
-    Sometimes (``NO_SEQUENCE_RATE``) there are none at all, sometimes (``OTHERS_RATE``) some
+    With a chance of ``unread_rate`` there are none at all, sometimes (``OTHERS_RATE``) some
     that are not in the map: users give the sequences of whole complexes.
     """
     offered: Sequence[str] = sequences
     order = np.arange(len(sequences))
     if rng is not None:
-        if rng.random() < NO_SEQUENCE_RATE:
+        if rng.random() < unread_rate:
             offered = ()
         elif others and rng.random() < OTHERS_RATE:
             n_others = rng.integers(1, MOST_OTHERS + 1)
@@ -249,7 +253,9 @@ def train_graph(run: GraphRun) -> None:
             rate = state.present_rate()
             for _ in range(run.accumulate):
                 box = boxes.take()
-                view = embed_entry(embedder, box.sequences, rng, others)
+                view = embed_entry(
+                    embedder, box.sequences, rng, others, unread_rate=run.unread_rate
+                )
                 if rng.random() < SECOND_ROUND_RATE:
                     box = after_a_round(network, box, view, run.device)
                 loss, terms, _, _ = box_losses(network, box, view, run.device)

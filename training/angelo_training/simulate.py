@@ -14,6 +14,7 @@ import scipy.fft
 from jaxtyping import Float32
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from angelo.frames import random_rotations
 from angelo.spectrum import shell_amplitudes, spatial_frequencies
 from angelo_training.scatterers import Scatterers
 
@@ -71,6 +72,11 @@ class Conditions:
     """Pixel of the deposited map, Å: nothing lies beyond its Nyquist frequency."""
     magnification: float
     """Factor on all coordinates."""
+    anisotropic_b: tuple[float, float]
+    """B-factors lost along two random directions at right angles, Å²: particles prefer some
+    orientations, and microscopes drift."""
+    anisotropic_noise: float
+    """What of these B-factors damps the noise as well: 0 to 1 (regularised reconstructions)."""
 
 
 def draw_conditions(
@@ -105,6 +111,8 @@ def draw_conditions(
         mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
         pixel=float(rng.uniform(0.7, 1.4)),
         magnification=float(rng.uniform(0.98, 1.02)),
+        anisotropic_b=(float(rng.exponential(18)), float(rng.exponential(18))),
+        anisotropic_noise=float(rng.uniform(0, 1)),
     )
 
 
@@ -221,6 +229,9 @@ def process(
     white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32)) / np.sqrt(
         np.prod(shape)
     )
+    fall = anisotropic_exponent(shape, voxel, conditions.anisotropic_b, rng)
+    signal *= np.exp(-fall)
+    white *= np.exp(-conditions.anisotropic_noise * fall)
     total = signal + white * noise_rms[shells].astype(np.float32)
     gain = np.exp(-conditions.b_overall * centres**2 / 4)
     if conditions.weighting:
@@ -238,6 +249,23 @@ def process(
         ),
         np.float32,
     )
+
+
+def anisotropic_exponent(
+    shape: tuple[int, int, int],
+    voxel: float,
+    b_factors: tuple[float, float],
+    rng: np.random.Generator,
+) -> Float32[np.ndarray, "z y f"]:
+    """Sum of B (s·a)² / 4 over two random directions a, for every coefficient of ``rfftn``."""
+    axes = random_rotations(1, rng)[0][:2]
+    z, y = (np.fft.fftfreq(n, voxel) for n in shape[:2])
+    x = np.fft.rfftfreq(shape[2], voxel)
+    exponent = np.zeros((len(z), len(y), len(x)))
+    for b_factor, axis in zip(b_factors, axes, strict=True):
+        along = z[:, None, None] * axis[2] + y[:, None] * axis[1] + x * axis[0]
+        exponent += b_factor * along**2 / 4
+    return exponent.astype(np.float32)
 
 
 def _nyquist(shape: tuple[int, int, int], voxel: float, conditions: Conditions) -> np.ndarray:

@@ -17,7 +17,8 @@ from angelo.report.tables import (
     sequences_csv,
     summarise,
 )
-from angelo.types import Model, ModelChain, SequenceRecord
+from angelo.report.undecided import UndecidedChain
+from angelo.types import Doubt, Model, ModelChain, SequenceRecord
 
 RECORDS = (SequenceRecord("first", "AAAAAAAAAA", copies=2), SequenceRecord("second", "GGGG"))
 
@@ -170,6 +171,22 @@ def test_page_shows_where_residues_lie_and_nothing_is_markup():
     page.feed(html_report("a", summary, models, records, ()))
     assert page.open == []
     assert "Stereochemistry\nrawprunedbond outliers174clashscore--" in page.text
+
+
+def test_page_names_chains_that_were_left_open_and_why():
+    chain = make_chain("A", 0, [2, 3, 7], 100)
+    weak = UndecidedChain("B", 8, Doubt(1, 5, 12, 6.25, 3.0))
+    tie = UndecidedChain("<C>", 9, Doubt(0, 1, 9, 20.0, 1e-3, rival=(1, 42, 18.5)))
+    page = Reader()
+    page.feed(html_report("a", {}, {"raw": Model((chain,))}, RECORDS, (), (weak, tie)))
+    assert page.open == []
+    assert "B8second 5-12chance gives 3 matches as good" in page.text
+    assert (
+        "<C>9first 1-9second from 42 fits nearly as well (18.5 bits against 20.0)" in page.text
+    )
+    page = Reader()
+    page.feed(html_report("a", {}, {"raw": Model((chain,))}, RECORDS, ()))
+    assert "Undecided" not in page.text
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def write_results(
         models.by_name,
         inputs.records,
         inputs.notes,
+        models.undecided,
     )
     texts[f"{name}.cxc"] = chimerax_script(folder.path, map_path, coordinates)
     if models.profiles:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from angelo.report.undecided import UndecidedChain
 from angelo.residues import residue_table
 from angelo.types import Model, ModelChain, SequenceRecord
 
@@ -31,6 +32,7 @@ def html_report(
     models: Mapping[str, Model],
     records: Sequence[SequenceRecord],
     notes: Sequence[str],
+    undecided: Sequence[UndecidedChain] = (),
 ) -> str:
     """Summary, sequences with what covers them, chains with their confidence.
 
@@ -51,6 +53,8 @@ def html_report(
     if records:
         parts.append("<h2>Sequences</h2>")
         parts += [_sequence(i, record, named) for i, record in enumerate(records)]
+    if undecided:
+        parts += ["<h2>Undecided</h2>", _undecided(undecided, records)]
     if "geometry" in summary:
         parts += ["<h2>Stereochemistry</h2>", _geometry(summary["geometry"])]
     parts.append("<h2>Chains</h2>")
@@ -81,6 +85,25 @@ def _sequence(index: int, record: SequenceRecord, model: Model) -> str:
     head = f"<h3>{escape(record.name)}: {len(covered)} of {len(record)} positions built</h3>"
     return head + "".join(
         f"chain {escape(chain.name)}" + _strip(chain, len(record)) for chain in chains
+    )
+
+
+def _undecided(chains: Sequence[UndecidedChain], records: Sequence[SequenceRecord]) -> str:
+    """One row a chain: where it fits best, and what keeps it from being placed there."""
+    rows = [("chain", "residues", "fits best", "why it was left open")]
+    for chain in chains:
+        doubt = chain.doubt
+        place = f"{records[doubt.sequence].name} {doubt.first}-{doubt.last}"
+        if doubt.rival is None:
+            why = f"chance gives {doubt.e_value:.2g} matches as good"
+        else:
+            record, first, score = doubt.rival
+            why = f"{records[record].name} from {first} fits nearly as well"
+            why += f" ({score:.1f} bits against {doubt.score:.1f})"
+        rows.append((chain.name, str(chain.n_residues), place, why))
+    return _table(rows) + (
+        "<p>Chains of the unpruned model that may belong to a sequence; the pruned model is "
+        "without them. More in <code>undecided.csv</code>.</p>"
     )
 
 

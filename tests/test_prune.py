@@ -5,6 +5,7 @@ import pytest
 
 from angelo.prune import (
     MAX_JOIN_DISTANCE,
+    MAX_OVERLAP,
     SPAN_PER_RESIDUE,
     SPAN_SLACK,
     join_fragments,
@@ -82,14 +83,32 @@ def test_two_fragments_with_a_short_gap_become_one_chain():
         (3, 3 * SPAN_PER_RESIDUE + SPAN_SLACK + 0.1, 2),
         (25, MAX_JOIN_DISTANCE - 0.1, 1),
         (25, MAX_JOIN_DISTANCE + 0.1, 2),
-        (0, 3.8, 2),
-        (-2, 3.8, 2),
+        (0, SPAN_PER_RESIDUE + SPAN_SLACK - 0.1, 1),  # both claim one residue
+        (0, SPAN_PER_RESIDUE + SPAN_SLACK + 0.1, 2),
+        (1 - MAX_OVERLAP, 3.8, 1),
+        (-MAX_OVERLAP, 3.8, 2),
     ],
 )
 def test_a_gap_must_span_the_distance(gap, distance, n_chains):
     build = Build().add(0, range(5))
     build.add(0, range(4 + gap, 9 + gap), (3.8 * 4 + distance, 0, 0))
     assert len(build.joined()) == n_chains
+
+
+def test_residues_that_two_fragments_claim_are_the_earlier_ones():
+    build = Build().add(0, range(10)).add(0, [8, 9, -1, 10, 11, 12], (34, 3, 0))
+    (chain,) = build.joined()
+    assert chain.positions.tolist() == [*range(10), -1, 10, 11, 12]
+    assert chain.chain.residues.tolist() == [*range(10), 12, 13, 14, 15]
+
+
+def test_as_few_molecules_as_can_be_even_if_more_would_be_tighter():
+    # To the next fragment it is nearly as far as can be, to the one after it only half of that.
+    build = Build()
+    for number in range(10):
+        first = 12 * number
+        build.add(0, range(first, first + 10), (34.2 * number, 16.9 * (number % 2), 0))
+    assert len(build.joined()) == 1
 
 
 def test_fragments_of_different_sequences_stay_apart():

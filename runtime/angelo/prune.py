@@ -15,14 +15,16 @@ from angelo.types import Assignment, Chain, Refinement, SequenceRecord
 SPAN_PER_RESIDUE = 3.8
 #: P to P distance that one nucleotide can span, Å: a stretched one with C2'-endo sugar.
 SPAN_PER_NUCLEOTIDE = 7.2
-#: Coordinate error allowed on top of it, Å.
-SPAN_SLACK = 4.0
+#: Allowed on top of it, Å: coordinate errors, and a residue that tracing left out.
+SPAN_SLACK = 6.0
 #: Fragments further apart than this are not joined, Å: with a gap of many residues nearly
 #: any distance is possible, but a loop that no density shows seldom runs further.
 MAX_JOIN_DISTANCE = 60.0
 #: Cost of leaving a fragment without successor. A join costs distance / possible distance, at
 #: most 1, so as many fragments as possible are joined, and of the ways to do so the tightest.
-UNJOINED_COST = 2.0
+UNJOINED_COST = 1000.0
+#: Residues that the ends of two fragments may both claim; the later fragment loses them.
+MAX_OVERLAP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,12 @@ def join_fragments(
 ) -> tuple[Assignment, ...]:
     """Join fragments that follow each other in one sequence and can be one molecule.
 
-    Fragment b may follow a if its first matched position comes after a's last one, and if the
-    residues between can span the distance. Which follows which is one assignment problem for
-    each record, so copies of a molecule sort themselves out by distance, and no position is
-    used twice in a chain. The score of a joined chain is the sum, its E-value the smallest, of
-    its fragments'. Longest chains come first, ties by position of the first residue.
+    Fragment b may follow a if its first matched position comes after a's last one (but for
+    `MAX_OVERLAP`), and if the residues between can span the distance. Which follows which is
+    one assignment problem for each record, so copies of a molecule sort themselves out by
+    distance, and no position is used twice in a chain. The score of a joined chain is the sum,
+    its E-value the smallest, of its fragments'. Longest chains come first, ties by position of
+    the first residue.
     """
     joined = [assignment for assignment in assignments if assignment.sequence < 0]
     for number, record in enumerate(records):
@@ -188,17 +191,25 @@ def _join_costs(
         starts[row], ends[row] = ca[fragment.chain.residues[matched[[0, -1]]]]
     gap = first_at - last_at[:, None]
     distance = np.linalg.norm(starts - ends[:, None], axis=-1)
-    possible = span * np.maximum(gap, 0) + SPAN_SLACK
-    allowed = (gap >= 1) & (distance <= np.minimum(possible, MAX_JOIN_DISTANCE))
+    possible = span * np.maximum(gap, 1) + SPAN_SLACK
+    allowed = (gap > -MAX_OVERLAP) & (last_at > last_at[:, None])
+    allowed &= distance <= np.minimum(possible, MAX_JOIN_DISTANCE)
     return np.where(allowed, distance / possible, np.inf)
 
 
 def _join(path: list[Assignment]) -> Assignment:
     """One assignment from the fragments of a molecule."""
+    residues, positions = [path[0].chain.residues], [path[0].positions]
+    for fragment in path[1:]:
+        last = max(int(before.max()) for before in positions)
+        claimed = np.flatnonzero((fragment.positions >= 0) & (fragment.positions <= last))
+        start = int(claimed[-1]) + 1 if len(claimed) else 0
+        residues.append(fragment.chain.residues[start:])
+        positions.append(fragment.positions[start:])
     return Assignment(
-        Chain(np.concatenate([fragment.chain.residues for fragment in path])),
+        Chain(np.concatenate(residues)),
         path[0].sequence,
-        np.concatenate([fragment.positions for fragment in path]),
+        np.concatenate(positions),
         float(sum(fragment.score for fragment in path)),
         min(fragment.e_value for fragment in path),
     )

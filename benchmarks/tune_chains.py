@@ -19,6 +19,7 @@ from angelo.evaluate import match_calphas
 from angelo.job import BuildJob, Inputs, read_inputs
 from angelo.place import place_proteins
 from angelo.prune import join_fragments, prune_chains
+from angelo.register import leave_out_unsure
 from angelo.residues import AMINO_ACIDS
 from angelo.trace import TraceSettings, trace_chains
 from angelo.types import Model, Refinement
@@ -40,7 +41,8 @@ def pruned_model(refinement: Refinement, inputs: Inputs, settings: TraceSettings
     types, records = inputs.bundle.residue_types, inputs.records
     chains = trace_chains(refinement, settings)
     placed, refinement = place_proteins(chains, refinement, records, types)
-    kept = prune_chains(join_fragments(placed, refinement, records), refinement)
+    joined = join_fragments(placed, refinement, records)
+    kept = prune_chains(leave_out_unsure(joined, refinement, records, types), refinement)
     return chains_to_model(kept, refinement, records, types, pruned=True)
 
 

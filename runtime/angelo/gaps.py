@@ -38,6 +38,21 @@ NO_NEIGHBOUR = 4e-6
 COPY_WEIGHT = 0.5
 
 
+def span_weights(steps: Int64[np.ndarray, "*s"], distance: float) -> Float64[np.ndarray, "*s"]:
+    """How likely a gap of this many steps is between two C-alphas, by their distance, Å.
+
+    Few residues are missing rather than many, and the ends are as far apart as those of a
+    random coil, see `COIL`; 0 where that many residues cannot span it. Fewer than one step
+    count as one.
+    """
+    steps = np.maximum(steps, 1)
+    variance = COIL**2 * steps**COIL_POWER + PLACE_ERROR**2
+    near = variance**-1.5 * np.exp(-1.5 * distance**2 / variance) / steps
+    possible = np.minimum(SPAN_PER_RESIDUE * steps + SPAN_SLACK, MAX_JOIN_DISTANCE)
+    weights: np.ndarray = np.where(distance <= possible, near, 0.0)
+    return weights
+
+
 @dataclass(frozen=True, slots=True)
 class Molecule:
     """Residues of one chain that are placed on a sequence, in its order."""
@@ -70,8 +85,7 @@ class Gap:
     ) -> Float64[np.ndarray, " o"]:
         """How likely fragments are, by their distances, between these positions.
 
-        On either side few residues are missing rather than many, and the ends are as far apart
-        as those of a random coil, see `COIL`; 0 where that many residues cannot span it.
+        See `span_weights` for either side.
         """
         weights = np.ones(len(first_at))
         for place, end, steps in (
@@ -81,12 +95,7 @@ class Gap:
             if place is None:
                 weights *= NO_NEIGHBOUR
                 continue
-            steps = np.maximum(steps, 1)
-            distance = float(np.linalg.norm(place - end))
-            variance = COIL**2 * steps**COIL_POWER + PLACE_ERROR**2
-            near = variance**-1.5 * np.exp(-1.5 * distance**2 / variance) / steps
-            possible = np.minimum(SPAN_PER_RESIDUE * steps + SPAN_SLACK, MAX_JOIN_DISTANCE)
-            weights *= np.where(distance <= possible, near, 0.0)
+            weights *= span_weights(steps, float(np.linalg.norm(place - end)))
         return weights
 
 

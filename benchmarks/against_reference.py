@@ -118,7 +118,8 @@ def time_window(
     window = gaussian_filter(window, (0, 0, 1, 1, 1)) * 5
     theirs.to(device)
     batch = torch.from_numpy(window).to(device)
-    graph = Graph(folder / "c_alpha.onnx", Device(device), threads or None)
+    path = folder / "c_alpha.onnx"
+    graph = Graph(path, Device(device), threads or None, keeps_memory=True)
     if device == "cuda":  # what is loaded with the first call belongs to neither
         theirs(batch)
         graph(windows=window)

@@ -31,7 +31,7 @@ SETTINGS = "settings.json"
 def open_graph(bundle: Bundle, device: str, threads: int) -> Graph:
     """The C-alpha network, on the first of the devices."""
     path = bundle.folder / bundle.c_alpha.graph
-    return Graph(path, find_devices(device)[0], threads or None)
+    return Graph(path, find_devices(device)[0], threads or None, keeps_memory=True)
 
 
 def density_for(density: Density, bundle: Bundle) -> Density:

@@ -1,5 +1,7 @@
 """Graphs: checks of arrays, refusals; devices; how many processors."""
 
+import resource
+
 import numpy as np
 import onnx
 import pytest
@@ -94,6 +96,31 @@ def test_an_empty_axis_after_a_transpose_does_not_end_the_process(tmp_path):
         q=np.ones((2, 3, 4), np.float32), k=np.zeros((0, 2, 4), np.float32)
     )
     assert scores["y"].shape == (2, 3, 0)
+
+
+def test_kept_memory_is_used_again(tmp_path):
+    """Arrays of 16 MB between the nodes; new memory would be touched page by page."""
+    nodes = [helper.make_node("Add", [f"y{i}", "x"], [f"y{i + 1}"]) for i in range(5)]
+    nodes.insert(0, helper.make_node("Expand", ["x", "shape"], ["y0"]))
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "total")
+    ]
+    nodes.append(helper.make_node("ReduceSum", ["y5"], ["total"]))
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [4, 1_000_000])
+    graph = helper.make_graph(nodes, "sum", ports[:1], ports[1:], [shape])
+    graph.output[0].type.tensor_type.shape.dim[0].dim_param = "one"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, tmp_path / "sum.onnx")
+    x = np.ones(1_000_000, np.float32)
+    pages, totals = [], []
+    for keeps_memory in (True, False):
+        total = Graph(tmp_path / "sum.onnx", threads=1, keeps_memory=keeps_memory)
+        total(x=x)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        totals.append(total(x=x)["total"])
+        pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert totals[0] == totals[1] == 4 * 6 * 1_000_000
+    assert pages[0] < pages[1] / 10
 
 
 def test_graphs_of_a_bundle_open_once_and_close(tmp_path):

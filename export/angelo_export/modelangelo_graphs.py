@@ -18,6 +18,7 @@ from onnx import compose, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from angelo_export.modelangelo_calpha import write_calpha
 from angelo_export.networks.c_alpha import CalphaNetwork
 from angelo_export.networks.cryo import RECTANGLE_SIDE, CryoAttention
 from angelo_export.networks.gnn import GraphConfig, GraphNetwork, OfficialSequenceAttention
@@ -107,7 +108,7 @@ def calpha_piece(network: CalphaNetwork, window: int) -> Piece:
             "c_alpha.onnx", network, ((windows,),), ("windows",), ("logits",), axes
         )
 
-    return Piece("c_alpha.onnx", trace)
+    return Piece("c_alpha.onnx", trace, write_calpha)
 
 
 def graph_pieces(network: GraphNetwork) -> Iterator[Piece]:

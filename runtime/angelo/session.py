@@ -28,26 +28,18 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 log = logging.getLogger(__name__)
 
 NUMPY_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
+    "tensor(float)": np.float32, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(bool)": np.bool_,
+}  # fmt: skip
 CUDA = "CUDAExecutionProvider"
 #: How to get the GPU build, from a clone: "angelo" on PyPI is another project.
 GPU_INSTALL = "pip install './runtime[gpu]'"
 #: What ONNX Runtime raises; its classes share no base but Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ort_errors.Fail,
-    ort_errors.EPFail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
+    RuntimeError, ort_errors.Fail, ort_errors.EPFail, ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph, ort_errors.InvalidProtobuf, ort_errors.NoSuchFile,
+    ort_errors.NotImplemented, ort_errors.RuntimeException,
+)  # fmt: skip
 #: Fused products divide by zero (SIGFPE) when an axis is empty, as that of the sequence may be.
 DISABLED_OPTIMIZERS = ["MatmulTransposeFusion"]
 #: An ONNX model, y = x for one float: the smallest proof that a provider works.
@@ -170,7 +162,14 @@ class Graph:
     outputs: tuple[str, ...]
     """Names of the outputs."""
 
-    def __init__(self, path: Path, device: Device = CPU, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: Device = CPU,
+        threads: int | None = None,
+        *,
+        keeps_memory: bool = False,
+    ) -> None:
         """Load a graph.
 
         Parameters
@@ -181,6 +180,9 @@ class Graph:
             Where to run it.
         threads
             For the processor; None: as many as this process may use.
+        keeps_memory
+            Whether arrays on the processor take memory that earlier ones left, all of it kept
+            until the graph is dropped. New memory for large arrays can cost more than the work.
 
         Raises
         ------
@@ -194,7 +196,7 @@ class Graph:
         if device.kind == "cuda" and CUDA not in ort.get_available_providers():
             raise DeviceError(str(_trouble(device)))
         try:
-            self._session = _new_session(path, device, threads or usable_cpus())
+            self._session = _new_session(path, device, threads or usable_cpus(), keeps_memory)
         except ORT_ERRORS as error:
             raise self._load_error(error) from error
         if device.kind == "cuda" and self._session.get_providers()[0] != CUDA:
@@ -297,7 +299,9 @@ class Networks:
         self.close()
 
 
-def _new_session(model: Path | bytes, device: Device, threads: int) -> Any:
+def _new_session(
+    model: Path | bytes, device: Device, threads: int, keeps_memory: bool = False
+) -> Any:
     """Make an ONNX Runtime session that never falls back to another device in silence."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -305,7 +309,8 @@ def _new_session(model: Path | bytes, device: Device, threads: int) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 3  # errors only
     # One private arena for each of many sessions keeps every high-water mark: tens of GB.
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = keeps_memory
+    options.enable_mem_pattern = not keeps_memory  # else one more block, for a call's arrays
     # Idle threads of one session would spin while NumPy or another session works.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers: list[Any] = ["CPUExecutionProvider"]

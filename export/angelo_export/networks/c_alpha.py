@@ -72,7 +72,10 @@ class MultiScaleHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d z y x"]:
         """Logits."""
-        scales = torch.cat([conv(x) for conv in self.convs.values()], dim=1)
+        return self.logits(torch.cat([conv(x) for conv in self.convs.values()], dim=1))
+
+    def logits(self, scales: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d z y x"]:
+        """From the outputs of all convolutions."""
         logits: Tensor = self.final_conv(self.bn(functional.relu(scales)))
         return logits
 
@@ -110,18 +113,22 @@ class InvertedPyramid(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d z y x"]:
         """Logits on the input's grid."""
+        logits: Tensor = self.modules_dict["predictor"](self.features(x))
+        return logits
+
+    def features(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d z y x"]:
+        """Make what the predictor sees."""
         part = self.modules_dict
         scales = [part["conv1"](normalise_first_channel(x))]
         for i in range(1, 5):
             scales.append(part[f"downsample{i}"](scales[-1]))
-        up = scales.pop()
+        up: Tensor = scales.pop()
         for i in range(4, 0, -1):
             beside = part[f"latlayer{i}"](scales.pop())
             coarse = part[f"translator_layer{i}"](up)
             raised = functional.interpolate(coarse, size=beside.shape[2:], mode="trilinear")
             up = part[f"layer{i}"](raised + beside)
-        logits: Tensor = part["predictor"](up)
-        return logits
+        return up
 
 
 class CalphaNetwork(nn.Module):

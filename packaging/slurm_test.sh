@@ -142,7 +142,8 @@ start_slurm
 sinfo
 cp "$root"/packaging/self_test/haemoglobin_alpha.{map.gz,fasta} .
 cp "$root"/examples/emd_3488.map.gz "$root"/examples/5ni1.fasta .
-zcat haemoglobin_alpha.map.gz | head -c 9000 > cut.mrc
+zcat haemoglobin_alpha.map.gz > whole.mrc
+head -c 9000 whole.mrc > cut.mrc
 {
     printf 'name\tmap\tfasta\n'
     printf 'cut\tcut.mrc\thaemoglobin_alpha.fasta\n'
@@ -152,11 +153,11 @@ zcat haemoglobin_alpha.map.gz | head -c 9000 > cut.mrc
 
 # A GPU that is asked for and does not work.
 grep -E '^(name|small)' maps.tsv > small.tsv
-batch small.tsv -o nogpu
+batch small.tsv -o "no gpu"
 until_empty
-table nogpu
-expect nogpu small state failed
-expect nogpu small message CUDA
+table "no gpu"
+expect "no gpu" small state failed
+expect "no gpu" small message CUDA
 say "tasks whose GPU does not work fail, and do not crawl"
 
 batch maps.tsv -o out --device cpu

@@ -3,7 +3,7 @@
 #
 #     packaging/stand_in_base.sh IMAGE base.tar
 #
-# imports it into podman (or docker) under the name IMAGE and leaves it in base.tar for Apptainer.
+# imports it into podman (or docker) under the name IMAGE and saves it in base.tar for Apptainer.
 # Needs root and debootstrap; MIRROR names another mirror than Debian's own. For tests only.
 set -euo pipefail
 
@@ -19,5 +19,6 @@ debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv tri
 rm -rf "$work"/var/lib/apt/lists/* "$work"/var/cache/apt/* "$work"/usr/share/{doc,man,locale,info}/*
 ln -s /usr/bin/python3 "$work/usr/local/bin/python3"
 ln -s /usr/bin/python3 "$work/usr/local/bin/python"
-tar -C "$work" -cf "$tar" .
-"$engine" import "$tar" "$image"
+tar -C "$work" -c . | "$engine" import - "$image"
+rm -f "$tar"
+"$engine" save --output "$tar" "$image"

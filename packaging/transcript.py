@@ -82,6 +82,8 @@ PARTS = (
 LEFT_OUT = "--bundle nucleotides"
 #: Options that a machine needs, and that are not shown (docs/images.md).
 FLAGS = ("BUILD_FLAGS", "SIF_FLAGS", "RUN_FLAGS")
+#: What `make transcript` passes on to any make that a command starts, a user's shell does not.
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
 #: Programs that commands need, by the word that stands for them.
 NEEDED = {
     "make image": "docker",
@@ -170,7 +172,8 @@ def answer_to(command: str, place: Path, clone: Path) -> tuple[str, bool]:
         if command.startswith(word) and shutil.which(program) is None:
             return f"    $ {command}\n    SKIPPED: no {program} here", True
     programs = f"{clone / 'angelo-env' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": programs, "COLUMNS": "100", "NO_COLOR": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    environment |= {"PATH": programs, "COLUMNS": "100", "NO_COLOR": "1"}
     started = time.monotonic()
     flags = [environment[name] for name in FLAGS if environment.get(name)]
     done = subprocess.run(

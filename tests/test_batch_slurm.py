@@ -63,7 +63,7 @@ def slurm(tmp_path, monkeypatch):
 
 @pytest.fixture
 def out(tmp_path):
-    return tmp_path / "out"
+    return tmp_path / "my out"  # a space, as folders of users have
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_submission(submit, slurm, out):
     assert "array 101 builds 2 maps" in result.stdout
     found = directives((folder / "array.sh").read_text())
     assert found == {
-        **{"--job-name": "angelo-out", "--partition": "gpu", "--array": "0-1"},
-        **{"--output": f"{folder}/task-%a.out", "--gres": "gpu:1", "--time": "2:00:00"},
+        **{"--job-name": '"angelo-my out"', "--partition": "gpu", "--array": "0-1"},
+        **{"--output": f'"{folder}/task-%a.out"', "--gres": "gpu:1", "--time": "2:00:00"},
         **{"--mem": "16G", "--cpus-per-task": "4", "--signal": "B:TERM@60"},
         **{"--requeue": "", "--open-mode": "append", "--account": "lab", "--qos": "long"},
     }
@@ -186,7 +186,7 @@ def test_inside_an_image_the_scripts_start_the_image(submit, slurm, out, monkeyp
     result = submit(["a"], "--gres", "gpu:1")
     assert result.exit_code == 0, result.output
     folder = out / "batch" / "slurm" / "001"
-    assert f"sh {folder}/submit.sh" in result.stdout
+    assert f"sh '{folder}/submit.sh'" in result.stdout
     start = "exec apptainer exec --nv '/images/angelo gpu.sif' angelo batch-"
     for name in ("array.sh", "summary.sh"):
         assert start in (folder / name).read_text()

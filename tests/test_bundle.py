@@ -204,6 +204,17 @@ def test_models_of_the_checkout_are_found(tmp_path, monkeypatch):
     assert find_bundle("tiny") == with_package
 
 
+def test_an_environment_in_a_checkout_has_its_own_models_only(tmp_path, monkeypatch):
+    monkeypatch.delenv("ANGELO_MODELS", raising=False)
+    (tmp_path / "runtime" / "angelo").mkdir(parents=True)
+    write_tiny_bundle(tmp_path / "models" / "tiny")
+    package = tmp_path / "environment" / "site-packages" / "angelo"
+    monkeypatch.setattr(bundle_module, "__file__", str(package / "bundle.py"))
+    monkeypatch.setattr(bundle_module.importlib.resources, "files", lambda _: package)
+    folder = write_tiny_bundle(package / "models" / "tiny")
+    assert [listing.folder for listing in list_bundles()] == [folder]
+
+
 def test_list_has_sound_and_broken_bundles(only):
     write_tiny_bundle(only[0] / "good", accuracy={"recall": 0.9})
     bad = write_tiny_bundle(only[1] / "bad")

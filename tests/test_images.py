@@ -196,13 +196,25 @@ def test_without_slurm_its_test_skips_and_says_so(tmp_path):
     assert done.stdout.startswith("SKIPPED: batches under Slurm: no munged here")
 
 
-def test_the_transcript_gives_every_command_of_the_readme():
+@pytest.fixture
+def transcript():
+    """The script that writes the transcript."""
     spec = importlib.util.spec_from_file_location("transcript", PACKAGING / "transcript.py")
     transcript = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(transcript)
+    return transcript
+
+
+def test_the_transcript_gives_every_command_of_the_readme(transcript):
     given = [command for part in transcript.PARTS for command in part.commands]
     readme = (ROOT / "README.md").read_text()
     shown = re.findall(r"^    (\S.*)$", readme, re.M)
     assert len(shown) >= 8
     assert {line for line in shown if transcript.LEFT_OUT not in line} <= set(given)
     assert [command for command in given if command not in readme] == []
+
+
+def test_the_transcript_gives_commands_as_a_shell_does(transcript, monkeypatch, tmp_path):
+    monkeypatch.setenv("MAKEFLAGS", "w")
+    text, is_good = transcript.answer_to("echo [$MAKEFLAGS]; false", tmp_path, tmp_path)
+    assert text.splitlines()[1] == "    []" and not is_good

@@ -63,9 +63,11 @@ def test_module_of_an_image(tmp_path, apptainer):
         start = f"{nv}<{tmp_path / 'a.sif'}><{name}><build><a map.mrc>"
         answer = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert answer.stdout == f"<exec>{start}"
-        environment["ANGELO_MODELS"] = "/one:/two"
+        folders = [tmp_path / "bundles of ours", tmp_path / "missing", tmp_path / "bin"]
+        folders[0].mkdir(exist_ok=True)
+        environment["ANGELO_MODELS"] = ":".join(map(str, folders))
         answer = subprocess.run(words, capture_output=True, text=True, env=environment)
-        assert answer.stdout == f"<exec><--bind></one,/two>{start}"
+        assert answer.stdout == f"<exec><--bind><{folders[2]}><--bind><{folders[0]}>{start}"
 
 
 def test_wrong_words(tmp_path, venv):

@@ -48,9 +48,12 @@ for command in angelo relion_angelo; do
   else
     cat > "$root/bin/$command" <<EOF
 #!/bin/sh
-# $command in its image; with the node's GPUs where there are any, and with ANGELO_MODELS.
+# $command in its image; with the GPUs of the node, if any, and the folders in ANGELO_MODELS.
 [ -e /dev/nvidiactl ] && set -- --nv $image $command "\$@" || set -- $image $command "\$@"
-[ -z "\${ANGELO_MODELS:-}" ] || set -- --bind "\$(echo "\$ANGELO_MODELS" | tr : ,)" "\$@"
+IFS=:
+for folder in \${ANGELO_MODELS:-}; do
+  [ ! -d "\$folder" ] || set -- --bind "\$folder" "\$@"
+done
 exec apptainer exec "\$@"
 EOF
     chmod 755 "$root/bin/$command"

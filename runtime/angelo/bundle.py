@@ -107,10 +107,9 @@ def bundle_folders() -> tuple[Path, ...]:
     """Existing folders in which bundles are looked for, in order."""
     places = _named_folders()
     places.append(Path(str(importlib.resources.files("angelo"))) / "models")
-    for parent in Path(__file__).resolve().parents:
-        if (parent / "runtime" / "angelo").is_dir():  # the root of a checkout
-            places.append(parent / "models")
-            break
+    package = Path(__file__).resolve().parent
+    if package.parent.name == "runtime":  # a checkout, not an environment in one
+        places.append(package.parents[1] / "models")
     return tuple(dict.fromkeys(place for place in places if place.is_dir()))
 
 

@@ -253,7 +253,7 @@ def _submit_rows(
         if image_of_this_process() and not slurm.can_submit():
             typer.echo(
                 f"not submitted: no sbatch in this image. On a submit host, run:\n"
-                f"sh {submission.submit_script}"
+                f"{shlex.join(submission.submit_command)}"
             )
             return
         array, summary = slurm.submit(submission)

@@ -61,9 +61,9 @@ class Submission:
     """By file name."""
 
     @property
-    def submit_script(self) -> Path:
-        """Script that submits both jobs."""
-        return self.folder / SUBMIT
+    def submit_command(self) -> tuple[str, str]:
+        """Command that submits both jobs."""
+        return ("sh", str(self.folder / SUBMIT))
 
     def write(self) -> None:
         """Write the scripts and the list of rows. Raises OutputError."""
@@ -176,15 +176,19 @@ def submit(submission: Submission) -> tuple[str, ...]:
     SlurmError
         If there is no sbatch, or it refuses.
     """
-    script = submission.submit_script
+    command = submission.submit_command
     if not can_submit():
-        raise SlurmError(f"sbatch is not on the PATH; on a submit host, run: sh {script}")
-    answer = subprocess.run(["sh", str(script)], capture_output=True, text=True)
+        raise SlurmError(
+            f"sbatch is not on the PATH; on a submit host, run: {shlex.join(command)}"
+        )
+    answer = subprocess.run(command, capture_output=True, text=True)
     jobs = _jobs(submission.folder)
     if answer.returncode:
         reason = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"
         begun = f"; the array is queued as {jobs[0]}, without a summary" if jobs else ""
-        raise SlurmError(f"sbatch refused: {reason}{begun}. The scripts are in {script.parent}")
+        raise SlurmError(
+            f"sbatch refused: {reason}{begun}. The scripts are in {submission.folder}"
+        )
     return jobs
 
 

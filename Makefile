@@ -27,6 +27,8 @@ BUNDLE ?= models/compact
 MINUTES ?= 60
 DEVICE ?= cpu
 SEED ?= 0
+# Share of the graph network's examples without sequences; a bundle with reads_sequences wants 0.15.
+UNREAD ?= 0.9
 # Processes that simulate maps while the network learns; more for a GPU.
 WORKERS ?= 1
 
@@ -107,6 +109,7 @@ C_ALPHA_BENCH = --bundle $(BUNDLE) $(if $(CALPHA),--weights $(CALPHA)) \
 
 bench-calpha: $(WORKSPACE)
 	$(PY) benchmarks/calpha.py $(C_ALPHA_BENCH)
+	$(if $(CALPHA),,$(PY) benchmarks/calpha_ablation.py --bundle $(BUNDLE) $(BENCH_DATA))
 
 bench-hand: $(WORKSPACE)
 	$(PY) benchmarks/hand.py $(C_ALPHA_BENCH)
@@ -130,7 +133,7 @@ train: $(WORKSPACE) $(PACKED_STRUCTURES)
 	$(PY) -m angelo_training context --out $(RUNS)/language/weights.pt
 	$(PY) -m angelo_training gnn --structures $(PACKED_STRUCTURES) --out $(RUNS)/gnn \
 	    --calpha-weights $(RUNS)/c_alpha/weights.pt --language-weights $(RUNS)/language/weights.pt \
-	    $(TRAINING) --workers $(WORKERS) $(call start_from,gnn)
+	    $(TRAINING) --workers $(WORKERS) --unread-rate $(UNREAD) $(call start_from,gnn)
 
 # Keep what was trained: small weight files go to git, and the next training starts from them.
 weights:

@@ -20,6 +20,7 @@ from angelo.density import prepare_density, read_map
 from angelo.manifest import Bundle
 from angelo.session import Graph, find_devices
 from angelo.types import Density
+from angelo.window_plan import fit_windows
 from angelo.windows import VoxelPredictions, run_windows
 
 #: Radial profile that networks are trained on; ``make bundle`` puts it into the manifest.
@@ -47,7 +48,8 @@ def predict_voxels(
     def run(windows: np.ndarray) -> np.ndarray:
         return graph(windows=windows)["logits"]
 
-    return run_windows(density, bundle.c_alpha.windows, run, threshold)
+    part, windows, wanted = fit_windows(density, bundle.c_alpha.windows)
+    return run_windows(part, windows, run, threshold, wanted=wanted)
 
 
 def tiled(density: Density, n: int) -> Density:

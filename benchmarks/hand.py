@@ -22,7 +22,7 @@ from angelo.errors import UserError
 from angelo.hand import DECISIVE, HandEvidence, choose_windows, judge_hand, mirror
 from angelo.manifest import Bundle
 from angelo.session import Graph
-from angelo.windows import find_solvent_windows, plan_axis
+from angelo.window_plan import find_solvent_windows, plan_axis
 from angelo_training.structures import PackedStructures
 
 #: What a map of either hand should be found to be.

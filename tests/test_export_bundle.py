@@ -17,7 +17,8 @@ from angelo.language import embed_sequence
 from angelo.refine import refine
 from angelo.session import Graph, Networks
 from angelo.types import Calphas, Density
-from angelo.windows import plan_axis, run_windows
+from angelo.window_plan import plan_axis
+from angelo.windows import run_windows
 from angelo_export.__main__ import app
 from angelo_export.bundle import CHANNELS, load_networks, write_compact_bundle
 from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
@@ -161,19 +162,19 @@ def test_manifest_says_what_was_given_and_measured(made):
 
 def test_outputs_within_the_margins_are_used(made):
     windows = load_bundle(made.folder).c_alpha.windows
-    assert (windows.window, windows.margin, windows.step) == (80, 8, 2)
-    # Outputs sit at voxels 0, 2, ... 78: those from 8 to 70 are used.
-    assert (windows.first_kept, windows.n_kept, windows.stride) == (4, 32, 64)
-    logits = Graph(made.folder / "c_alpha.onnx", threads=1)(
-        windows=np.zeros((1, 1, *[windows.window] * 3), np.float32)
-    )["logits"]
-    assert logits.shape == (1, 30, 40, 40, 40)
+    assert (windows.window, windows.margin, windows.step) == (96, 4, 2)
+    # Outputs sit at voxels 0, 2, ... 94: those from 4 to 90 are used.
+    assert (windows.first_kept, windows.n_kept, windows.stride) == (2, 44, 88)
+    graph = Graph(made.folder / "c_alpha.onnx", threads=1)
+    for side in (windows.window, 48, 2 * windows.multiple):
+        logits = graph(windows=np.zeros((1, 1, side, side, side), np.float32))["logits"]
+        assert logits.shape == (1, 30, *[side // 2] * 3)
 
 
 def test_stitched_predictions_are_torchs(made):
     """A map larger than a window, voxels near its edges too; zeros surround it.
 
-    The whole map in one piece sees no seams. Within 8 voxels of a window's face they are left
+    The whole map in one piece sees no seams. Within 4 voxels of a window's face they are left
     out; beyond, they may still be felt, by random weights more than by trained ones.
     """
     bundle = load_bundle(made.folder)
@@ -191,10 +192,10 @@ def test_stitched_predictions_are_torchs(made):
     expected = torch_at(made.networks.calpha, density, settings, chosen)
     rows = [place[voxel] for voxel in chosen]
     probability = torch.sigmoid(expected[:, 0]).numpy()
-    np.testing.assert_allclose(found.probability[rows], probability, atol=0.01)
+    np.testing.assert_allclose(found.probability[rows], probability, atol=0.03)
     off = np.abs(found.channels[rows] - expected[:, 1:].numpy())
     assert np.median(off) < 1e-5
-    assert off.max() < 0.1 < np.ptp(found.channels[rows])
+    assert off.max() < 0.2 < np.ptp(found.channels[rows])
     assert found.names == CHANNELS[1:]
     assert np.ptp(probability) > 0.05
 

@@ -22,7 +22,7 @@ from angelo.hand import HandEvidence, choose_windows, count_links_and_turns, jud
 from angelo.job import BuildJob
 from angelo.pipeline import build_model
 from angelo.types import Calphas, Density
-from angelo.windows import WindowSettings, find_solvent_windows, plan_axis
+from angelo.window_plan import WindowSettings, find_solvent_windows, plan_axis
 
 WINDOWS = WindowSettings(
     inputs=("density",),

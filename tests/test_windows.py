@@ -1,6 +1,7 @@
 """Windows: every voxel is predicted once averaged, at its place, whatever the map's size."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,8 @@ from scipy.special import expit, logit
 
 from angelo.solvent import BLOCK, block_deviations, find_solvent_blocks
 from angelo.types import Density
-from angelo.windows import (
-    WindowSettings,
-    find_solvent_windows,
-    local_deviation,
-    plan_axis,
-    predict_points,
-    run_windows,
-)
+from angelo.window_plan import WindowSettings, find_solvent_windows, fit_windows, plan_axis
+from angelo.windows import local_deviation, predict_points, run_windows
 
 #: (window, step, start, margin, stride): one voxel to an output, 2 and 3, overlaps.
 GEOMETRIES = [
@@ -331,3 +326,54 @@ def test_points_of_several_kinds_come_from_one_pass():
     at = np.round(both[1].positions).astype(int)
     logits = -density.values_zyx[at[:, 2], at[:, 1], at[:, 0]]
     np.testing.assert_allclose(both[1].probability, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def blob(shape, corner, side=30):
+    """Noise in a cube of an otherwise empty map."""
+    density = random_map(shape)
+    inside = tuple(slice(c, c + side) for c in corner)
+    values = np.zeros_like(density.values_zyx)
+    values[inside] = density.values_zyx[inside]
+    return Density(values, density.voxel_size, density.origin)
+
+
+FITTED = settings_for((96, 2, 0.0, 4, 88), multiple=8, batch=1)
+
+
+def test_solvent_is_cut_away_and_windows_fit_the_rest():
+    density = blob((200, 120, 160), (90, 40, 100))
+    part, settings, wanted = fit_windows(density, FITTED)
+    assert max(part.values_zyx.shape) <= 30 + 4 * BLOCK
+    assert settings.window == 72 and settings.stride == 64  # one window for 48 to 56 voxels
+    assert wanted.tolist() == [[[True]]]
+    network = Pointwise(settings)
+    found = run_windows(part, settings, network, 0.4, wanted=wanted)
+    whole = run_windows(density, replace(FITTED, multiple=None), Pointwise(FITTED), 0.4)
+    assert network.n_windows == 1
+    np.testing.assert_allclose(found.positions, whole.positions, atol=1e-3)
+    np.testing.assert_allclose(found.probability, whole.probability, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(61, 100, 130), (300, 70, 50)])
+def test_windows_that_fit_cost_no_more_than_the_largest(shape):
+    density = random_map(shape)
+    part, settings, wanted = fit_windows(density, FITTED)
+    assert part.values_zyx.shape == shape
+    assert settings.window % 8 == 0 and 48 <= settings.window <= 96
+    plans = [plan_axis(n, FITTED) for n in shape]
+    largest = (~find_solvent_windows(density.values_zyx, plans, FITTED)).sum() * 96**3
+    assert wanted.sum() * settings.window**3 <= largest
+
+
+@pytest.mark.parametrize("settings", [replace(FITTED, multiple=None), FITTED])
+def test_windows_stay_where_nothing_can_be_fitted(settings):
+    empty = Density(
+        np.zeros((50, 50, 50), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
+    )
+    density = empty if settings.multiple else random_map((100, 60, 60))
+    assert fit_windows(density, settings) == (density, settings, None)
+
+
+def test_a_window_must_be_of_its_multiple():
+    with pytest.raises(ValueError, match="window 96 is no multiple of 7"):
+        replace(FITTED, multiple=7)

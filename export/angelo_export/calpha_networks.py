@@ -5,15 +5,17 @@ from typing import Any
 
 from angelo_export.networks.compact_c_alpha import (
     CHANNELS,
-    MARGIN,
     STEP,
     CompactCalpha,
     CompactCalphaConfig,
 )
 from angelo_export.weights import load_network
 
-#: Edge of a window, voxels: the larger, the less of it is margin.
-WINDOW = 80
+#: Edge of the largest windows, voxels: the larger, the less of it is margin.
+WINDOW = 96
+#: Outputs nearer than this to a window's faces are not used, voxels. With 8 or 4 as many
+#: C-alphas and types are right, for a third less work; with 2 or none fewer (experiments.md).
+WINDOW_MARGIN = 4
 #: Windows to a call.
 BATCH = 1
 
@@ -39,8 +41,9 @@ def window_geometry(network: CompactCalpha, window: int = WINDOW) -> dict[str, A
         "window": window,
         "step": STEP,
         "start": 0.0,
-        "margin": MARGIN,
+        "margin": WINDOW_MARGIN,
         # From the first output at or behind one margin to the last before the other.
-        "stride": (window - 1 - 2 * MARGIN) // STEP * STEP + STEP,
+        "stride": (window - 1 - 2 * WINDOW_MARGIN) // STEP * STEP + STEP,
         "batch": BATCH,
+        "multiple": network.multiple,
     }

@@ -92,18 +92,23 @@ class LayerPorts(nn.Module):
 
 
 def trace_calpha(network: CompactCalpha, window: int) -> TracedGraph:
-    """``c_alpha.onnx``; windows are cubes of ``window`` voxels."""
+    """``c_alpha.onnx``; windows are cubes of up to ``window`` voxels."""
     generator = torch.Generator().manual_seed(0)
     windows = torch.randn(2, 1, window, window, window, generator=generator)
     at_edge = windows[:1].clone()
     at_edge[:, :, : window // 2] = 0  # beyond the map
+    half = window // 2
+    smaller = windows[:, :, :half, :half, :half].clone()
+    # A name for each axis: torch takes equal ones to be equal sizes, which they need not be.
+    sizes = dict(enumerate(("z", "y", "x"), start=2))
+    cells = {axis: f"cells_{name}" for axis, name in sizes.items()}
     return TracedGraph(
         "c_alpha.onnx",
         network,
-        ((windows,), (at_edge,)),
+        ((windows,), (at_edge,), (smaller,)),
         ("windows",),
         ("logits",),
-        {"windows": {0: "windows"}, "logits": {0: "windows"}},
+        {"windows": {0: "windows", **sizes}, "logits": {0: "windows", **cells}},
     )
 
 

@@ -19,14 +19,8 @@ from scipy.spatial import cKDTree
 from angelo.calpha import PointSettings, find_calphas
 from angelo.frames import backbone_atoms
 from angelo.types import BackboneFrames, Calphas, Density
-from angelo.windows import (
-    Network,
-    Progress,
-    WindowSettings,
-    find_solvent_windows,
-    plan_axis,
-    run_windows,
-)
+from angelo.window_plan import WindowSettings, find_solvent_windows, plan_axis
+from angelo.windows import Network, Progress, run_windows
 
 #: What is done about the hand: say it; build the better one; do not look.
 HandOption = Literal["check", "auto", "keep"]

@@ -14,7 +14,7 @@ from angelo.density import MapSettings
 from angelo.residues import NUCLEOTIDES
 from angelo.trace import TraceSettings
 from angelo.typed_json import expect_keys, read_value, require
-from angelo.windows import WindowSettings
+from angelo.window_plan import WindowSettings
 
 FORMAT, FORMAT_VERSION = "angelo-bundle", 1
 #: Channel of the C-alpha network that finds nucleotides.
@@ -218,6 +218,8 @@ def _require_format(manifest: Any) -> None:
 def _read_c_alpha(value: Any) -> CAlphaNetwork:
     """Section ``c_alpha``; the keys of ``WindowSettings`` lie beside the others."""
     window_keys = [field.name for field in fields(WindowSettings)]
+    if isinstance(value, dict) and "multiple" not in value:
+        window_keys.remove("multiple")  # it may be left out
     expect_keys(value, ["graph", "voxel_size", "points", *window_keys], "c_alpha")
     return CAlphaNetwork(
         graph=read_value(str, value["graph"], "c_alpha.graph"),

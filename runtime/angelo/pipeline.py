@@ -40,7 +40,8 @@ from angelo.session import Graph, Networks
 from angelo.trace import trace_chains
 from angelo.types import Assignment, Calphas, Density, Refinement
 from angelo.validate import Validation, validate
-from angelo.windows import Network, WindowSettings, predict_points
+from angelo.window_plan import WindowSettings, fit_windows
+from angelo.windows import Network, predict_points
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,8 @@ def _search(job: BuildJob, inputs: Inputs, density: Density, tell: Tell) -> Calp
     threshold = network.points.threshold
     targets = ["calpha", *([PHOSPHORUS] if inputs.wants_nucleotides else [])]
     with _c_alpha_network(job, inputs) as (windows, run):
-        voxels, *p_voxels = predict_points(targets, density, windows, run, threshold, tell)
+        part, windows, wanted = fit_windows(density, windows)
+        voxels, *p_voxels = predict_points(targets, part, windows, run, threshold, tell, wanted)
     calphas = find_calphas(voxels, network.points, bundle.residue_types)
     log.info("%d voxels over the threshold, %d C-alphas", len(voxels), len(calphas))
     for more in p_voxels:

@@ -1,6 +1,5 @@
-"""Windows for the C-alpha network: plan, skip solvent, cut, run, stitch."""
+"""Windows for the C-alpha network: cut, run, stitch. Where they lie: `angelo.window_plan`."""
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ import scipy.ndimage
 from jaxtyping import Bool, Float32, Int64
 from scipy.special import expit
 
-from angelo.solvent import BLOCK, find_solvent_blocks
 from angelo.types import Density
+from angelo.window_plan import WindowPlan, WindowSettings, find_solvent_windows, plan_axis
 
 log = logging.getLogger(__name__)
 
@@ -24,52 +23,6 @@ RECORD_FRACTION = 0.25
 Network = Callable[[np.ndarray], np.ndarray]
 #: Told of finished and of all windows.
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSettings:
-    """Geometry of the C-alpha network (bundle.json, section ``c_alpha``)."""
-
-    inputs: tuple[str, ...]
-    """Meaning of the input channels: "density", "local_deviation"."""
-    channels: tuple[str, ...]
-    """Meaning of the output channels; one of them is "calpha"."""
-    window: int
-    """Edge of an input window, voxels."""
-    step: int
-    """Output voxels are this many input voxels apart."""
-    start: float
-    """Input voxel coordinate of output voxel 0, within a window."""
-    margin: int
-    """Outputs closer than this to a window's outermost voxels are not used, input voxels."""
-    stride: int
-    """Distance between windows, input voxels."""
-    batch: int
-    """Windows to a call of the network."""
-
-    def __post_init__(self) -> None:
-        if "calpha" not in self.channels or len(set(self.channels)) < len(self.channels):
-            raise ValueError(f"channels must be unique and hold calpha: {self.channels}")
-        if unknown := set(self.inputs) - {"density", "local_deviation"}:
-            raise ValueError(f"unknown inputs {sorted(unknown)}")
-        if min(self.window, self.step, self.stride, self.batch) < 1 or self.margin < 0:
-            raise ValueError("window, step, stride and batch must be positive, margin not < 0")
-        if self.stride % self.step or not self.step <= self.stride <= self.n_kept * self.step:
-            raise ValueError(
-                f"stride {self.stride} must be a multiple of step {self.step} and leave no gap "
-                f"between the {self.n_kept} outputs that a window keeps"
-            )
-
-    @property
-    def first_kept(self) -> int:
-        """Index of the first output, along an axis, that lies outside the margin."""
-        return max(0, int(np.ceil((self.margin - self.start) / self.step)))
-
-    @property
-    def n_kept(self) -> int:
-        """Outputs along an axis that lie outside the margins."""
-        last = np.floor((self.window - 1 - self.margin - self.start) / self.step)
-        return max(0, int(last) - self.first_kept + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +40,6 @@ class VoxelPredictions:
 
     def __len__(self) -> int:
         return len(self.probability)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
-    """Where windows lie along one axis. Outputs count from the first one kept."""
-
-    n_outputs: int
-    """Output voxels that cover the map."""
-    output_0: float
-    """Input voxel coordinate of output 0 in the map."""
-    first_outputs: Int64[np.ndarray, " w"]
-    """First output that each window keeps."""
-    corners: Int64[np.ndarray, " w"]
-    """First input voxel of each window; negative in the padding before the map."""
 
 
 def run_windows(
@@ -174,51 +113,6 @@ def predict_points(
         others = tuple(name for name in settings.channels if name != target)
         predictions.append(VoxelPredictions(positions, probability, channels, others))
     return tuple(predictions)
-
-
-def plan_axis(n: int, settings: WindowSettings) -> WindowPlan:
-    """Windows that predict all ``n`` voxels of an axis.
-
-    As few as the stride allows, spread evenly; a map that one window covers sits in its middle.
-    """
-    step, n_kept = settings.step, settings.n_kept
-    # An output stands for the `step` voxels around it: half of them on each side.
-    reach = (step - 1) / 2
-    phase = (settings.start - reach) % step
-    output_0 = reach + (phase - step if phase > 0 else 0)
-    n_outputs = int(np.ceil((n - 1 - reach - output_0) / step)) + 1
-    n_outputs = max(1, n_outputs)
-    spare = n_outputs - n_kept
-    if spare <= 0:
-        first = np.array([spare // 2])
-    else:
-        n_windows = -(-spare * step // settings.stride) + 1
-        first = np.round(np.linspace(0, spare, n_windows))
-    first = first.astype(np.int64)
-    # Whole numbers: output_0 differs from `start` by whole steps.
-    corner_0 = round(output_0 - settings.start - settings.first_kept * step)
-    return WindowPlan(n_outputs, output_0, first, corner_0 + first * step)
-
-
-def find_solvent_windows(
-    values_zyx: Float32[np.ndarray, "z y x"], plans: list[WindowPlan], settings: WindowSettings
-) -> Bool[np.ndarray, "wz wy wx"]:
-    """Windows whose kept outputs lie in solvent blocks only, see ``angelo.solvent``.
-
-    Blocks next to those count as well, so that a window is not lost for protein at its rim.
-    """
-    is_busy = ~find_solvent_blocks(values_zyx)
-    is_busy = scipy.ndimage.binary_dilation(is_busy, np.ones((3, 3, 3), bool))
-    spans = []
-    for plan, n_blocks in zip(plans, is_busy.shape, strict=True):
-        low = plan.output_0 + plan.first_outputs * settings.step
-        high = low + (settings.n_kept - 1) * settings.step
-        half = settings.step / 2
-        first = np.clip((low - half) // BLOCK, 0, n_blocks - 1).astype(int)
-        last = np.clip((high + half) // BLOCK, 0, n_blocks - 1).astype(int)
-        spans.append([slice(a, b + 1) for a, b in zip(first, last, strict=True)])
-    busy = [is_busy[block].any() for block in itertools.product(*spans)]
-    return ~np.array(busy, bool).reshape([len(span) for span in spans])
 
 
 def local_deviation(values_zyx: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"]:

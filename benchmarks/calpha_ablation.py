@@ -1,0 +1,190 @@
+"""What each output of the C-alpha network is worth to the built model, and windows' margins.
+
+Outputs are taken away one at a time before points are made or the graph network starts:
+offsets (voxels vote for themselves), directions (random frames), amino acids (logits of 0). The
+networks were trained with all of them. Margins: overlapping windows against ones that only
+touch.
+
+    python benchmarks/calpha_ablation.py --maps data/maps
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from accuracy import read_reference
+from calpha_judge import judge_calphas
+from calpha_search import open_graph
+from cases import Case, real_cases, simulated_cases
+from provenance import build_conditions, machine_facts, write_json
+from report import markdown_table
+from staged import Prepared, named, prepare, refined, types_of_model
+
+from angelo.calpha import find_calphas
+from angelo.coordinates import ProteinCoordinates
+from angelo.frames import random_rotations
+from angelo.session import Graph
+from angelo.types import Calphas
+from angelo.windows import VoxelPredictions, run_windows
+
+#: Outputs that are taken away; "nothing" comes first.
+OUTPUTS = ("nothing", "offset", "direction", "amino acids", "all three")
+#: Margins of a window, voxels; its stride is what they leave.
+MARGINS = (0, 4, 8, 16)
+SEED = 0
+
+
+def search(
+    prepared: Prepared, graph: Graph, margin: int | None = None
+) -> tuple[VoxelPredictions, float]:
+    """Voxels over the threshold, and the CPU seconds that they took."""
+    c_alpha = prepared.inputs.bundle.c_alpha
+    windows = c_alpha.windows
+    if margin is not None:
+        windows = replace(windows, margin=margin, stride=windows.window - 2 * margin)
+    began = time.process_time()
+    voxels = run_windows(
+        prepared.density,
+        windows,
+        lambda batch: graph(windows=batch)["logits"],
+        c_alpha.points.threshold,
+    )
+    return voxels, time.process_time() - began
+
+
+def points_without(
+    output: str, voxels: VoxelPredictions, prepared: Prepared, rng: np.random.Generator
+) -> Calphas:
+    """C-alphas, made and described without one of the outputs."""
+    bundle = prepared.inputs.bundle
+    if output in ("offset", "all three"):
+        is_offset = [name.startswith("offset") for name in voxels.names]
+        channels = np.where(is_offset, np.float32(0), voxels.channels)
+        voxels = replace(voxels, channels=channels)
+    calphas = find_calphas(voxels, bundle.c_alpha.points, bundle.residue_types)
+    if output in ("direction", "all three"):
+        calphas = replace(calphas, rotation=random_rotations(len(calphas), rng))
+    if output in ("amino acids", "all three") and calphas.aa_logits is not None:
+        calphas = replace(calphas, aa_logits=np.zeros_like(calphas.aa_logits))
+    return calphas
+
+
+def judge_build(prepared: Prepared, reference: ProteinCoordinates) -> dict[str, float]:
+    """Figures of the models, %; of the pruned one where there is one."""
+    models = named(prepared, refined(prepared))
+    figures = {}
+    for kind, model in (("unpruned", models.raw), ("pruned", models.pruned)):
+        types = types_of_model(model, reference) if model is not None else None
+        right, matched = (types.n_right, types.n_matched) if types else (0, 0)
+        figures[f"{kind}_recall"] = 100 * matched / len(reference)
+        figures[f"{kind}_sequence_recall"] = 100 * right / len(reference)
+    return figures
+
+
+def run_case(case: Case, bundle: Path, device: str) -> list[dict[str, Any]]:
+    """Rows of one map: every output taken away, every margin."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="angelo-bench-") as scratch:
+        files, _ = case.make(Path(scratch))
+        reference = read_reference(files)
+        prepared = prepare(files, bundle, device)
+        graph = open_graph(prepared.inputs.bundle, device, 0)
+        voxels, _ = search(prepared, graph)
+        for output in OUTPUTS:
+            calphas = points_without(output, voxels, prepared, np.random.default_rng(SEED))
+            figures = judge_build(replace(prepared, calphas=calphas), reference)
+            rows.append({"map": case.name, "group": case.group, "without": output, **figures})
+        for margin in MARGINS:
+            found, seconds = search(prepared, graph, margin)
+            types = prepared.inputs.bundle.residue_types
+            points = find_calphas(found, prepared.inputs.bundle.c_alpha.points, types)
+            rows.append(
+                {"map": case.name, "group": case.group, "margin": margin}
+                | {"cpu_seconds": round(seconds, 1)}
+                | judge_calphas(points, reference, types)
+            )
+    return rows
+
+
+def report_text(content: Mapping[str, Any]) -> str:
+    """Both tables as markdown: means over the real maps, and over the simulated ones."""
+    rows = content["rows"]
+    parts = ["# What the C-alpha network's outputs and its windows' margins are worth"]
+    bundle = content["conditions"]["bundle"]
+    parts.append(
+        f"`python benchmarks/calpha_ablation.py`: bundle {bundle['name']} {bundle['version']}, "
+        f"{content['machine']['date']}, {content['machine']['processor']}. Means over maps, %: "
+        "C-alphas of the unpruned models, residues of the right type in the unpruned and the "
+        "pruned ones; then points of the network alone."
+    )
+    built = ("unpruned_recall", "unpruned_sequence_recall", "pruned_sequence_recall")
+    points = ("recall", "precision", "cpu_seconds")
+    for key, values, names in (
+        ("without", OUTPUTS, built),
+        ("margin", MARGINS, points),
+    ):
+        body = []
+        for value in values:
+            cells = [str(value)]
+            for is_real in (True, False):
+                chosen = [
+                    row
+                    for row in rows
+                    if row.get(key) == value and (row["group"] == "real") is is_real
+                ]
+                cells += [
+                    f"{np.mean([row[name] for row in chosen]):.1f}" if chosen else "–"
+                    for name in names
+                ]
+            body.append(cells)
+        head = [key] + [
+            f"{kind}: {name.replace('_', ' ')}" for kind in ("real", "val") for name in names
+        ]
+        parts.append(markdown_table(head, body))
+    return "\n\n".join(parts) + "\n"
+
+
+def main(
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
+        "models/compact"
+    ),
+    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
+        "data/structures.npz"
+    ),
+    maps: Annotated[Path, typer.Option(help="Folder of real_maps.json's files.")] = Path(
+        "data/maps"
+    ),
+    entries: Annotated[int, typer.Option(min=0, help="Simulated entries at 3.0 Å.")] = 4,
+    out: Annotated[Path, typer.Option(help="Figures; tables go beside them.")] = Path(
+        "benchmarks/calpha_ablation.json"
+    ),
+    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+) -> None:
+    """Measure what outputs and margins are worth."""
+    from angelo_training.structures import PackedStructures
+
+    cases = [case for case in real_cases(maps) if case.comparison is None]
+    cases += simulated_cases(PackedStructures(structures), entries, [3.0])
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        rows += run_case(case, bundle, device)
+        typer.echo(json.dumps(rows[-len(OUTPUTS) - len(MARGINS) :]))
+    content = {
+        "conditions": build_conditions(bundle, device, 0),
+        "machine": machine_facts(""),
+        "rows": rows,
+    }
+    write_json(out, content)
+    text = report_text(content)
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

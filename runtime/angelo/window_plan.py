@@ -1,0 +1,178 @@
+"""Where the windows of the C-alpha network lie: geometry, plan, solvent left out."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Bool, Float32, Int64
+
+from angelo.solvent import BLOCK, find_solvent_blocks
+from angelo.types import Density
+
+#: Smallest windows that are tried, voxels: a network sees little of the whole in smaller ones.
+SMALLEST_WINDOW = 48
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSettings:
+    """Geometry of the C-alpha network (bundle.json, section ``c_alpha``)."""
+
+    inputs: tuple[str, ...]
+    """Meaning of the input channels: "density", "local_deviation"."""
+    channels: tuple[str, ...]
+    """Meaning of the output channels; one of them is "calpha"."""
+    window: int
+    """Edge of an input window, voxels."""
+    step: int
+    """Output voxels are this many input voxels apart."""
+    start: float
+    """Input voxel coordinate of output voxel 0, within a window."""
+    margin: int
+    """Outputs closer than this to a window's outermost voxels are not used, input voxels."""
+    stride: int
+    """Distance between windows, input voxels."""
+    batch: int
+    """Windows to a call of the network."""
+    multiple: int | None = None
+    """Windows may be smaller than ``window``: cubes of any multiple of this; None: they may
+    not."""
+
+    def __post_init__(self) -> None:
+        if "calpha" not in self.channels or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels must be unique and hold calpha: {self.channels}")
+        if unknown := set(self.inputs) - {"density", "local_deviation"}:
+            raise ValueError(f"unknown inputs {sorted(unknown)}")
+        if min(self.window, self.step, self.stride, self.batch) < 1 or self.margin < 0:
+            raise ValueError("window, step, stride and batch must be positive, margin not < 0")
+        if self.multiple is not None and (self.multiple < 1 or self.window % self.multiple):
+            raise ValueError(f"window {self.window} is no multiple of {self.multiple}")
+        if self.stride % self.step or not self.step <= self.stride <= self.n_kept * self.step:
+            raise ValueError(
+                f"stride {self.stride} must be a multiple of step {self.step} and leave no gap "
+                f"between the {self.n_kept} outputs that a window keeps"
+            )
+
+    @property
+    def first_kept(self) -> int:
+        """Index of the first output, along an axis, that lies outside the margin."""
+        return max(0, int(np.ceil((self.margin - self.start) / self.step)))
+
+    @property
+    def n_kept(self) -> int:
+        """Outputs along an axis that lie outside the margins."""
+        last = np.floor((self.window - 1 - self.margin - self.start) / self.step)
+        return max(0, int(last) - self.first_kept + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Where windows lie along one axis. Outputs count from the first one kept."""
+
+    n_outputs: int
+    """Output voxels that cover the map."""
+    output_0: float
+    """Input voxel coordinate of output 0 in the map."""
+    first_outputs: Int64[np.ndarray, " w"]
+    """First output that each window keeps."""
+    corners: Int64[np.ndarray, " w"]
+    """First input voxel of each window; negative in the padding before the map."""
+
+
+def plan_axis(n: int, settings: WindowSettings) -> WindowPlan:
+    """Windows that predict all ``n`` voxels of an axis.
+
+    As few as the stride allows, spread evenly; a map that one window covers sits in its middle.
+    """
+    step, n_kept = settings.step, settings.n_kept
+    # An output stands for the `step` voxels around it: half of them on each side.
+    reach = (step - 1) / 2
+    phase = (settings.start - reach) % step
+    output_0 = reach + (phase - step if phase > 0 else 0)
+    n_outputs = int(np.ceil((n - 1 - reach - output_0) / step)) + 1
+    n_outputs = max(1, n_outputs)
+    spare = n_outputs - n_kept
+    if spare <= 0:
+        first = np.array([spare // 2])
+    else:
+        n_windows = -(-spare * step // settings.stride) + 1
+        first = np.round(np.linspace(0, spare, n_windows))
+    first = first.astype(np.int64)
+    # Whole numbers: output_0 differs from `start` by whole steps.
+    corner_0 = round(output_0 - settings.start - settings.first_kept * step)
+    return WindowPlan(n_outputs, output_0, first, corner_0 + first * step)
+
+
+def find_solvent_windows(
+    values_zyx: Float32[np.ndarray, "z y x"], plans: list[WindowPlan], settings: WindowSettings
+) -> Bool[np.ndarray, "wz wy wx"]:
+    """Windows whose kept outputs lie in solvent blocks only, see ``angelo.solvent``."""
+    return ~_busy_windows(_busy_blocks(values_zyx), plans, settings)
+
+
+def fit_windows(
+    density: Density, settings: WindowSettings
+) -> tuple[Density, WindowSettings, Bool[np.ndarray, "wz wy wx"] | None]:
+    """Cut solvent away, and choose the size of windows with which the rest costs least.
+
+    For networks that take windows of any size; else the map and settings stay as they are.
+
+    Returns
+    -------
+    tuple
+        Part of the map, at its place; settings for it; the windows to run, all that hold more
+        than solvent (None: not decided here).
+    """
+    is_busy = _busy_blocks(density.values_zyx)
+    if settings.multiple is None or not is_busy.any():
+        return density, settings, None
+    spans = [np.flatnonzero(is_busy.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    voxels = tuple(slice(part.start * BLOCK, part.stop * BLOCK) for part in box)
+    corner = np.array([part.start for part in voxels[::-1]])
+    part = Density(
+        np.ascontiguousarray(density.values_zyx[voxels]),
+        density.voxel_size,
+        (density.origin + corner * density.voxel_size).astype(np.float32),
+    )
+    is_busy = is_busy[box]
+    best: tuple[int, WindowSettings, Bool[np.ndarray, "wz wy wx"]] | None = None
+    for window in range(settings.window, SMALLEST_WINDOW - 1, -settings.multiple):
+        smaller = _with_window(settings, window)
+        plans = [plan_axis(n, smaller) for n in part.values_zyx.shape]
+        wanted = _busy_windows(is_busy, plans, smaller)
+        cost = int(wanted.sum()) * window**3
+        if best is None or cost < best[0]:
+            best = cost, smaller, wanted
+    if best is None:
+        return density, settings, None
+    return part, best[1], best[2]
+
+
+def _with_window(settings: WindowSettings, window: int) -> WindowSettings:
+    """Windows of another size that just touch with what they keep."""
+    smaller = replace(settings, window=window, stride=settings.step)
+    return replace(smaller, stride=smaller.n_kept * settings.step)
+
+
+def _busy_blocks(values_zyx: Float32[np.ndarray, "z y x"]) -> Bool[np.ndarray, "bz by bx"]:
+    """Blocks that are more than solvent, and those next to them: protein at a rim is kept."""
+    is_busy = ~find_solvent_blocks(values_zyx)
+    grown: np.ndarray = scipy.ndimage.binary_dilation(is_busy, np.ones((3, 3, 3), bool))
+    return grown
+
+
+def _busy_windows(
+    is_busy: Bool[np.ndarray, "bz by bx"], plans: list[WindowPlan], settings: WindowSettings
+) -> Bool[np.ndarray, "wz wy wx"]:
+    """Windows with an output in one of the blocks."""
+    spans = []
+    for plan, n_blocks in zip(plans, is_busy.shape, strict=True):
+        low = plan.output_0 + plan.first_outputs * settings.step
+        high = low + (settings.n_kept - 1) * settings.step
+        half = settings.step / 2
+        first = np.clip((low - half) // BLOCK, 0, n_blocks - 1).astype(int)
+        last = np.clip((high + half) // BLOCK, 0, n_blocks - 1).astype(int)
+        spans.append([slice(a, b + 1) for a, b in zip(first, last, strict=True)])
+    busy = [is_busy[block].any() for block in itertools.product(*spans)]
+    return np.array(busy, bool).reshape([len(span) for span in spans])

@@ -53,6 +53,8 @@ CLASSES: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
     "guanidinium": (("ARG",), ("NE", "NH1", "NH2")),
 }
 BACKBONE = ("backbone N", "backbone CA", "backbone C")
+#: Shells whose power is compared by direction: name, and resolutions that bound them, Å.
+SHELLS = (("5 to 4.2 Å", 4.2, 5.0), ("4 to 3.45 Å", 3.45, 4.0))
 #: Fewer atoms of a class in a map say nothing.
 FEWEST_ATOMS = 4
 
@@ -111,20 +113,39 @@ def read_at(
     return np.asarray(map_coordinates(values_zyx, at, order=1))
 
 
+def simulated_maps(
+    density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
+) -> Iterator[Float32[np.ndarray, "z y x"]]:
+    """Maps of the atoms under random conditions, on the grid of the real one."""
+    inside = atoms.scatterers.at(atoms.scatterers.positions - density.origin)
+    for seed in range(n_draws):
+        rng = np.random.default_rng(seed)
+        conditions = replace(draw_conditions(rng, resolution, mask="tight"), magnification=1.0)
+        yield simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
+
+
+def simulated_anisotropy(
+    density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
+) -> dict[str, list[float]]:
+    """Mean `anisotropy` of simulated maps."""
+    drawn = [anisotropy(m) for m in simulated_maps(density, atoms, resolution, n_draws)]
+    return {
+        name: np.mean([found[name] for found in drawn], axis=0).round(3).tolist()
+        for name, _, _ in SHELLS
+    }
+
+
 def compare(
     density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Means and deviations of every class, real and simulated; the backbone's mean is 1."""
     spectrum = load_spectrum()
     positions = atoms.scatterers.positions
-    inside = atoms.scatterers.at(positions - density.origin)
     real = read_at(normalise(density.values_zyx, spectrum), density, positions)
-    simulated = []
-    for seed in range(n_draws):
-        rng = np.random.default_rng(seed)
-        conditions = replace(draw_conditions(rng, resolution, mask="tight"), magnification=1.0)
-        values = simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
-        simulated.append(read_at(normalise(values, spectrum), density, positions))
+    simulated = [
+        read_at(normalise(values, spectrum), density, positions)
+        for values in simulated_maps(density, atoms, resolution, n_draws)
+    ]
     backbone = np.any([atoms.of_class(name) for name in BACKBONE], axis=0)
     real = real / real[backbone].mean()
     simulated = [values / values[backbone].mean() for values in simulated]
@@ -140,6 +161,41 @@ def compare(
                     "simulated_deviation": float(np.mean([v[rows].std() for v in simulated])),
                 },
             )
+
+
+def anisotropy(values_zyx: Float32[np.ndarray, "z y x"]) -> dict[str, list[float]]:
+    """Power along the three principal directions of a shell, relative to its mean.
+
+    Second moments of the power over the directions of spatial frequencies, times 3: all 1 where
+    no direction is preferred. Voxels of 1 Å.
+    """
+    power = np.abs(np.fft.fftn(values_zyx)) ** 2
+    axes = [np.fft.fftfreq(n) for n in values_zyx.shape]
+    frequency = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    length = np.linalg.norm(frequency, axis=-1)
+    found = {}
+    for name, low, high in SHELLS:
+        shell = (length > 1 / high) & (length < 1 / low)
+        direction = frequency[shell] / length[shell][:, None]
+        weight = power[shell] / power[shell].sum()
+        moments = 3 * np.einsum("i,ij,ik->jk", weight, direction, direction)
+        found[name] = np.linalg.eigvalsh(moments).round(3).tolist()
+    return found
+
+
+def anisotropy_table(rows: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """Markdown: least and most power of each shell and map, real and simulated."""
+    lines = ["| shell | " + " | ".join(rows) + " |", "|---|" + "---|" * len(rows)]
+    for name, _, _ in SHELLS:
+        cells = [
+            " / ".join(
+                f"{figures[kind][name][0]:.2f} to {figures[kind][name][2]:.2f}"
+                for kind in ("real", "simulated")
+            )
+            for figures in rows.values()
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -168,13 +224,21 @@ def main(
 ) -> None:
     """Compare density at the atoms of deposited models, real and simulated."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
+    directions: dict[str, dict[str, dict[str, list[float]]]] = {}
     for entry in json.loads(REAL_MAPS.read_text(encoding="utf-8")):
         density = resample(read_map(maps / entry["map"]), 1.0)
         atoms = read_atoms(maps / entry["model"], entry["chain"])
         resolution = entry["resolution"] or USUAL_RESOLUTION
         rows[entry["name"]] = dict(compare(density, atoms, resolution, draws))
-    write_json(out, {"draws": draws, "machine": machine_facts(), "maps": rows})
+        directions[entry["name"]] = {
+            "real": anisotropy(density.values_zyx),
+            "simulated": simulated_anisotropy(density, atoms, resolution, draws),
+        }
+    facts = {"draws": draws, "machine": machine_facts()}
+    write_json(out, {**facts, "maps": rows, "anisotropy": directions})
     text = "Density at atoms, real / simulated; the backbone's mean is 1.\n\n" + table(rows)
+    text += "\nPower along the weakest and the strongest direction, relative to the mean, "
+    text += "real / simulated (mean of the draws).\n\n" + anisotropy_table(directions)
     out.with_suffix(".md").write_text(text, encoding="utf-8")
     typer.echo(text)
 

@@ -341,11 +341,11 @@ def test_a_child_that_will_not_stop_is_killed(tmp_path, monkeypatch):
 
 
 def test_only_the_first_signal_is_held():
-    before = signal.getsignal(signal.SIGTERM)
+    before, before_int = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_signals() as stopped:
         assert not stopped.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopped.wait(1)
         assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before_int

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from builds import Builder, measure_in_own_process
 from cases import Case, MapFiles, real_cases, simulated_cases
@@ -204,27 +205,21 @@ def _cell(value: float | None) -> str:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
-    maps: Annotated[Path, typer.Option(help="Folder of real_maps.json's files.")] = Path(
-        "data/maps"
-    ),
+    bundle: options.Bundle = options.BUNDLE,
+    structures: options.Structures = options.STRUCTURES,
+    maps: options.Maps = options.MAPS,
     out: Annotated[Path, typer.Option(help="JSON file to write or go on with.")] = Path(
         "benchmarks/accuracy.json"
     ),
-    entries: Annotated[int, typer.Option(min=1, help="Simulated entries.")] = 12,
-    resolutions: Annotated[str, typer.Option(help="Of simulated maps, Å.")] = "2.5,3.0,3.5",
+    entries: options.Entries = 12,
+    resolutions: options.Resolutions = "2.5,3.0,3.5",
     only: Annotated[Part | None, typer.Option(help="One part of the benchmark.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two entries at 3.0 Å, and EMD-3488.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Measure a bundle on simulated and real maps."""
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)

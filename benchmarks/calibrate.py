@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
@@ -156,9 +157,7 @@ def main(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle; is changed.")] = Path(
         "models/compact"
     ),
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
+    structures: options.Structures = options.STRUCTURES,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of real_maps.json's files; for show.")
     ] = None,
@@ -166,10 +165,10 @@ def main(
         "benchmarks/confidence.json"
     ),
     entries: Annotated[int, typer.Option(min=2, help="Simulated entries.")] = 12,
-    resolutions: Annotated[str, typer.Option(help="Of simulated maps, Å.")] = "2.5,3.0,3.5",
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    resolutions: options.Resolutions = "2.5,3.0,3.5",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Fit the calibration of predicted errors into a bundle, and say what it is worth."""
     chosen = [float(text) for text in resolutions.split(",")]

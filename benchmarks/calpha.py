@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import options
 import typer
 from accuracy import read_reference, rows_of
 from calpha_judge import judge_calphas, summarise
@@ -141,19 +142,10 @@ def weight_facts(weights: Path | None) -> dict[str, str] | None:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Weight file of a C-alpha network to measure in the bundle's place."),
-    ] = None,
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
-    maps: Annotated[
-        Path | None, typer.Option(help="Folder of real_maps.json's files; none: no real maps.")
-    ] = None,
+    bundle: options.Bundle = options.BUNDLE,
+    weights: options.Weights = None,
+    structures: options.Structures = options.STRUCTURES,
+    maps: options.MaybeMaps = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -161,18 +153,16 @@ def main(
             "benchmarks/calpha.json, or with --weights calpha.json beside the weight file."
         ),
     ] = None,
-    entries: Annotated[int, typer.Option(min=1, help="Simulated entries.")] = 12,
-    resolutions: Annotated[
-        str, typer.Option(help="Of simulated maps, Å.")
-    ] = "2.0,2.5,3.0,3.5,4.0",
+    entries: options.Entries = 12,
+    resolutions: options.Resolutions = "2.0,2.5,3.0,3.5,4.0",
     costs: Annotated[bool, typer.Option(help="Measure time and memory too.")] = True,
     tuning: Annotated[
         bool,
         typer.Option("--tune", help="Only find the best point settings, on simulated maps."),
     ] = False,
-    device: Annotated[str, typer.Option(help="Where the network runs.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Measure the C-alpha network of a bundle, or of a weight file."""
     chosen = [float(text) for text in resolutions.split(",")]

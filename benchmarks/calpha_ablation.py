@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from accuracy import read_reference
 from calpha_judge import judge_calphas
@@ -31,7 +32,9 @@ from angelo.coordinates import ProteinCoordinates
 from angelo.frames import random_rotations
 from angelo.session import Graph
 from angelo.types import Calphas
+from angelo.window_plan import touching
 from angelo.windows import VoxelPredictions, run_windows
+from angelo_training.structures import PackedStructures
 
 #: Outputs that are taken away; "nothing" comes first.
 OUTPUTS = ("nothing", "offset", "direction", "amino acids", "all three")
@@ -47,7 +50,7 @@ def search(
     c_alpha = prepared.inputs.bundle.c_alpha
     windows = c_alpha.windows
     if margin is not None:
-        windows = replace(windows, margin=margin, stride=windows.window - 2 * margin)
+        windows = touching(windows, windows.window, margin)
     began = time.process_time()
     voxels = run_windows(
         prepared.density,
@@ -151,24 +154,16 @@ def report_text(content: Mapping[str, Any]) -> str:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
-    maps: Annotated[Path, typer.Option(help="Folder of real_maps.json's files.")] = Path(
-        "data/maps"
-    ),
+    bundle: options.Bundle = options.BUNDLE,
+    structures: options.Structures = options.STRUCTURES,
+    maps: options.Maps = options.MAPS,
     entries: Annotated[int, typer.Option(min=0, help="Simulated entries at 3.0 Å.")] = 4,
     out: Annotated[Path, typer.Option(help="Figures; tables go beside them.")] = Path(
         "benchmarks/calpha_ablation.json"
     ),
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+    device: options.Device = "cpu",
 ) -> None:
     """Measure what outputs and margins are worth."""
-    from angelo_training.structures import PackedStructures
-
     cases = [case for case in real_cases(maps) if case.comparison is None]
     cases += simulated_cases(PackedStructures(structures), entries, [3.0])
     rows: list[dict[str, Any]] = []

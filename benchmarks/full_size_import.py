@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import options
 import torch
 import typer
 from provenance import machine_facts, write_json
@@ -111,7 +112,7 @@ def main(
         bool, typer.Option("--half-precision", help="Store in half precision.")
     ] = False,
     small: Annotated[bool, typer.Option("--small", help="Reduced widths: a check.")] = False,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    machine: options.Machine = "",
 ) -> None:
     """Import random weights of full size."""
     sizes = SMALL if small else (CalphaConfig(), GraphConfig(), ESM1B)

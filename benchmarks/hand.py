@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from accuracy import rows_of
 from calpha import chosen_bundle, weight_facts
@@ -147,19 +148,10 @@ def map_table(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Weight file of a C-alpha network to measure in the bundle's place."),
-    ] = None,
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
-    maps: Annotated[
-        Path | None, typer.Option(help="Folder of real_maps.json's files; none: no real maps.")
-    ] = None,
+    bundle: options.Bundle = options.BUNDLE,
+    weights: options.Weights = None,
+    structures: options.Structures = options.STRUCTURES,
+    maps: options.MaybeMaps = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -168,10 +160,10 @@ def main(
         ),
     ] = None,
     entries: Annotated[int, typer.Option(min=0, help="Simulated entries.")] = 12,
-    resolutions: Annotated[str, typer.Option(help="Of simulated maps, Å.")] = "2.5,3.0,3.5,4.0",
-    device: Annotated[str, typer.Option(help="Where the network runs.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    resolutions: options.Resolutions = "2.5,3.0,3.5,4.0",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Measure the check of the hand."""
     console = Console(stderr=True)

@@ -9,7 +9,7 @@ network learns from them.
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -124,11 +124,9 @@ def simulated_maps(
         yield simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
 
 
-def simulated_anisotropy(
-    density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
-) -> dict[str, list[float]]:
-    """Mean `anisotropy` of simulated maps."""
-    drawn = [anisotropy(m) for m in simulated_maps(density, atoms, resolution, n_draws)]
+def mean_anisotropy(maps: Sequence[Float32[np.ndarray, "z y x"]]) -> dict[str, list[float]]:
+    """Mean `anisotropy` of several maps."""
+    drawn = [anisotropy(values_zyx) for values_zyx in maps]
     return {
         name: np.mean([found[name] for found in drawn], axis=0).round(3).tolist()
         for name, _, _ in SHELLS
@@ -136,16 +134,13 @@ def simulated_anisotropy(
 
 
 def compare(
-    density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
+    density: Density, atoms: ModelAtoms, maps: Sequence[Float32[np.ndarray, "z y x"]]
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Means and deviations of every class, real and simulated; the backbone's mean is 1."""
     spectrum = load_spectrum()
     positions = atoms.scatterers.positions
     real = read_at(normalise(density.values_zyx, spectrum), density, positions)
-    simulated = [
-        read_at(normalise(values, spectrum), density, positions)
-        for values in simulated_maps(density, atoms, resolution, n_draws)
-    ]
+    simulated = [read_at(normalise(values, spectrum), density, positions) for values in maps]
     backbone = np.any([atoms.of_class(name) for name in BACKBONE], axis=0)
     real = real / real[backbone].mean()
     simulated = [values / values[backbone].mean() for values in simulated]
@@ -229,10 +224,11 @@ def main(
         density = resample(read_map(maps / entry["map"]), 1.0)
         atoms = read_atoms(maps / entry["model"], entry["chain"])
         resolution = entry["resolution"] or USUAL_RESOLUTION
-        rows[entry["name"]] = dict(compare(density, atoms, resolution, draws))
+        simulated = list(simulated_maps(density, atoms, resolution, draws))
+        rows[entry["name"]] = dict(compare(density, atoms, simulated))
         directions[entry["name"]] = {
             "real": anisotropy(density.values_zyx),
-            "simulated": simulated_anisotropy(density, atoms, resolution, draws),
+            "simulated": mean_anisotropy(simulated),
         }
     facts = {"draws": draws, "machine": machine_facts()}
     write_json(out, {**facts, "maps": rows, "anisotropy": directions})

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import options
 import typer
 from builds import measure_in_own_process, own_peak_memory_mib
 from provenance import ROOT, build_conditions, machine_facts, write_json
@@ -171,9 +172,7 @@ def summary_text(content: Mapping[str, Any]) -> str:
 
 def main(
     sequences: Annotated[Path, typer.Option(help="FASTA file, plain or .gz.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
+    bundle: options.Bundle = options.BUNDLE,
     map_path: Annotated[Path, typer.Option("--map", help="Map to build.")] = ROOT
     / "examples/emd_3488.map.gz",
     fasta: Annotated[Path, typer.Option(help="Its true sequences.")] = ROOT
@@ -187,9 +186,9 @@ def main(
         Path | None, typer.Option(help="File with a block SEARCH to write the table to.")
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Sequences besides the true ones.")] = 100_000,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Measure how well, and how fast, chains built without sequences are found."""
     records, _ = read_fasta(fasta)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
@@ -161,23 +162,17 @@ def page_of(content: Mapping[str, Any]) -> str:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
-    structures: Annotated[Path, typer.Option(help="Packed structures.")] = Path(
-        "data/structures.npz"
-    ),
-    maps: Annotated[Path, typer.Option(help="Folder of real_maps.json's files.")] = Path(
-        "data/maps"
-    ),
+    bundle: options.Bundle = options.BUNDLE,
+    structures: options.Structures = options.STRUCTURES,
+    maps: options.Maps = options.MAPS,
     out: Annotated[Path, typer.Option(help="JSON file to write; the page lies beside.")] = Path(
         "benchmarks/sequence_gain.json"
     ),
-    entries: Annotated[int, typer.Option(min=1, help="Simulated entries.")] = ENTRIES,
+    entries: options.Entries = ENTRIES,
     resolution: Annotated[float, typer.Option(help="Of simulated maps, Å.")] = RESOLUTION,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Build with the right sequences, with wrong ones, and with none."""
     packed = PackedStructures(structures)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import options
 import typer
 from builds import MeasuredBuild, measure_in_own_process
 from provenance import ROOT, build_conditions, machine_facts, write_json
@@ -52,9 +53,7 @@ def row_of(name: str, density: Density, built: MeasuredBuild) -> dict[str, Any]:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path(
-        "models/compact"
-    ),
+    bundle: options.Bundle = options.BUNDLE,
     map_path: Annotated[Path, typer.Option("--map", help="Map that is padded.")] = ROOT
     / "examples/emd_3488.map.gz",
     fasta: Annotated[Path, typer.Option(help="Its sequences.")] = ROOT / "examples/5ni1.fasta",
@@ -62,9 +61,9 @@ def main(
         "benchmarks/speed.json"
     ),
     sides: Annotated[str, typer.Option(help="Sides of padded boxes, voxels.")] = "200,400",
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
-    machine: Annotated[str, typer.Option(help="What people call this machine.")] = "",
+    device: options.Device = "cpu",
+    threads: options.Threads = 0,
+    machine: options.Machine = "",
 ) -> None:
     """Measure time and memory of builds."""
     job = {"bundle": bundle, "device": device, "threads": threads}

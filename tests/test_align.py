@@ -78,12 +78,12 @@ def code_of(name):
     return next(code for code, other in NAME_FROM_CODE.items() if other == name)
 
 
-def refinement_of(logits):
+def refinement_of(logits, ca=None):
+    """Residues that say this, at these places (else all at one)."""
     n = len(logits)
+    ca = np.zeros((n, 3), dtype=np.float32) if ca is None else ca
     return Refinement(
-        frames=BackboneFrames(
-            np.eye(3, dtype=np.float32)[None].repeat(n, 0), np.zeros((n, 3), dtype=np.float32)
-        ),
+        frames=BackboneFrames(np.eye(3, dtype=np.float32)[None].repeat(n, 0), ca),
         aa_logits=logits,
         torsions=np.zeros((n, 103, 2), dtype=np.float32),
         predicted_error=np.zeros(n, dtype=np.float32),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_align import ALPHA, RECORDS, simulate_logits
+from test_align import ALPHA, RECORDS, refinement_of, simulate_logits
 
 from angelo import context, gaps
 from angelo.align import align_chains
@@ -12,7 +12,7 @@ from angelo.assemble import chains_to_model
 from angelo.evaluate import read_structure
 from angelo.prune import join_fragments, prune_chains
 from angelo.residues import AMINO_ACIDS, CODE_FROM_NAME
-from angelo.types import Assignment, BackboneFrames, Chain, Refinement
+from angelo.types import Assignment, Chain
 
 ALPHA_RECORD = 1
 DEPOSITED = read_structure(Path(__file__).parents[1] / "examples" / "5ni1.cif.gz")
@@ -48,17 +48,7 @@ class Build:
 
     @property
     def refinement(self):
-        ca = np.concatenate(self.ca)
-        n = len(ca)
-        return Refinement(
-            frames=BackboneFrames(np.eye(3, dtype=np.float32)[None].repeat(n, 0), ca),
-            aa_logits=np.concatenate(self.logits),
-            torsions=np.zeros((n, 103, 2), dtype=np.float32),
-            predicted_error=np.zeros(n, dtype=np.float32),
-            existence=np.ones(n, dtype=np.float32),
-            neighbours=np.zeros((n, 1), dtype=np.int64),
-            next_probability=np.zeros((n, 1), dtype=np.float32),
-        )
+        return refinement_of(np.concatenate(self.logits), np.concatenate(self.ca))
 
     def placed(self, records=RECORDS):
         return context.place_by_context(self.assignments, self.refinement, records, AMINO_ACIDS)

@@ -4,8 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from test_align import ALPHA, RECORDS, simulate_logits
-from test_type_calibration import refinement_of
+from test_align import ALPHA, RECORDS, refinement_of, simulate_logits
 
 from angelo.register import (
     N_STATES,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_align import ALPHA, RECORDS, simulate_logits
+from test_align import ALPHA, RECORDS, refinement_of, simulate_logits
 
 from angelo.place import place_proteins
 from angelo.profiles import HMMER_CODES, amino_columns, amino_probabilities
@@ -16,21 +16,13 @@ from angelo.type_calibration import (
     usual_calibration,
     with_calibration,
 )
-from angelo.types import Assignment, BackboneFrames, Chain, Refinement, SequenceRecord
+from angelo.types import Assignment, Chain, SequenceRecord
 
 
-def refinement_of(logits):
-    n = len(logits)
-    ca = np.arange(3 * n, dtype=np.float32).reshape(n, 3)
-    return Refinement(
-        frames=BackboneFrames(np.eye(3, dtype=np.float32)[None].repeat(n, 0), ca),
-        aa_logits=logits.astype(np.float32),
-        torsions=np.zeros((n, 103, 2), dtype=np.float32),
-        predicted_error=np.zeros(n, dtype=np.float32),
-        existence=np.ones(n, dtype=np.float32),
-        neighbours=np.zeros((n, 1), dtype=np.int64),
-        next_probability=np.zeros((n, 1), dtype=np.float32),
-    )
+def line_of(logits):
+    """Residues that say this, 3 Å apart along each axis."""
+    ca = np.arange(3 * len(logits), dtype=np.float32).reshape(-1, 3)
+    return refinement_of(logits.astype(np.float32), ca)
 
 
 def drawn(n, temperature, bias, seed=0):
@@ -87,7 +79,7 @@ def assignment_of(n, sequence=1):
 
 
 def test_too_few_placed_residues_teach_nothing():
-    refinement = refinement_of(simulate_logits(ALPHA, 0.8, np.random.default_rng(0)))
+    refinement = line_of(simulate_logits(ALPHA, 0.8, np.random.default_rng(0)))
     few, enough = assignment_of(MIN_PLACED - 1), assignment_of(MIN_PLACED)
     for assignment, is_known in ((few, False), (enough, True)):
         found = calibrate_by_placed(refinement, [assignment], RECORDS, AMINO_ACIDS)
@@ -97,7 +89,7 @@ def test_too_few_placed_residues_teach_nothing():
 
 
 def test_an_x_of_the_sequence_teaches_nothing():
-    refinement = refinement_of(simulate_logits(ALPHA, 0.8, np.random.default_rng(0)))
+    refinement = line_of(simulate_logits(ALPHA, 0.8, np.random.default_rng(0)))
     unknown = (SequenceRecord("x", "X" * len(ALPHA)),)
     placed = [assignment_of(len(ALPHA), 0)]
     assert calibrate_by_placed(refinement, placed, unknown, AMINO_ACIDS) is None
@@ -109,7 +101,7 @@ def with_confused_end(seed=3):
     truth = simulate_logits(ALPHA, 0.55, np.random.default_rng(seed))
     truth[:, AMINO_ACIDS.index("ALA")] += 2.5
     chains = [Chain(np.arange(len(ALPHA) - 20)), Chain(np.arange(len(ALPHA) - 20, len(ALPHA)))]
-    return refinement_of(1.6 * truth), chains
+    return line_of(1.6 * truth), chains
 
 
 def test_the_second_pass_goes_by_what_the_first_one_taught():

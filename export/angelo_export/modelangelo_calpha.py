@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from angelo_export.networks.c_alpha import CalphaNetwork, MultiScaleHead
 from angelo_export.networks.fourier import FourierConvolutions
-from angelo_export.trace import TracedGraph, write_graph
+from angelo_export.storage import save_model
+from angelo_export.trace import TracedGraph, trace_model
 
 #: Ports between the network and the loop over frequencies in its midst.
 LOOP_INPUTS, LOOP_OUTPUT = ("values", "kernels", "no_sums"), "all_sums"
@@ -88,12 +89,11 @@ def write_calpha(graph: TracedGraph, folder: Path) -> Path:
         {"sums": {1: "no_sums"}, "values": {1: "values"}, "sums_out": {1: "no_sums"}},
     )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tracing-") as scratch:
-        model = onnx.load(write_graph(around, Path(scratch)))
-        body = onnx.load(write_graph(turn, Path(scratch)))
+        model = trace_model(around, Path(scratch) / around.name)
+        body = trace_model(turn, Path(scratch) / turn.name)
     insert_loop(model, body, convolutions.n_bins)
-    onnx.checker.check_model(model)
     path = folder / graph.name
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    save_model(model, path)
     return path
 
 

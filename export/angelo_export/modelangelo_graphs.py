@@ -22,7 +22,8 @@ from angelo_export.modelangelo_calpha import write_calpha
 from angelo_export.networks.c_alpha import CalphaNetwork
 from angelo_export.networks.cryo import RECTANGLE_SIDE, CryoAttention
 from angelo_export.networks.gnn import GraphConfig, GraphNetwork, OfficialSequenceAttention
-from angelo_export.trace import TracedGraph, write_graph
+from angelo_export.storage import save_model
+from angelo_export.trace import TracedGraph, trace_model, write_graph
 
 #: Density cubes that go through their convolutions together. A layer of 200 residues then takes
 #: 0.5 GB and 1.55 CPU seconds; with all of its cubes at once 1.8 GB and 2.1 s.
@@ -225,17 +226,16 @@ def write_layer(graph: TracedGraph, folder: Path) -> Path:
     del axes["cubes"]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tracing-") as scratch:
         body = TracedGraph("cubes.onnx", cubes, ((few,),), ("cubes",), ("around",), {})
-        body_model = onnx.load(write_graph(body, Path(scratch)))
+        body_model = trace_model(body, Path(scratch) / body.name)
         attention.cryo_point_v = nn.Identity()  # type: ignore[assignment]
         try:
             rest = replace(graph, inputs=(tuple(arrays),), input_names=names, axes=axes)
-            model = onnx.load(write_graph(rest, Path(scratch)))
+            model = trace_model(rest, Path(scratch) / rest.name)
         finally:
             attention.cryo_point_v = cubes
     scan_cubes(model, body_model)
-    onnx.checker.check_model(model)
     path = folder / graph.name
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    save_model(model, path)
     return path
 
 

@@ -36,6 +36,11 @@ def store_in_half(path: Path) -> int:
     nodes = [*casts, *model.graph.node]  # before what uses them
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    save_model(model, path)
+    return len(casts)
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check a model and write it; the same model gives the same bytes."""
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return len(casts)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from angelo_export.language_networks import Embedder
 from angelo_export.networks.compact_c_alpha import CompactCalpha
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
+from angelo_export.storage import save_model
 
 #: ONNX operator set; ONNX Runtime has had all of it on CPU and CUDA for long.
 OPSET = 18
@@ -227,7 +228,5 @@ def trace_model(
 def write_graph(graph: TracedGraph, folder: Path) -> Path:
     """Trace and write one ONNX file, checked; returns its path."""
     path = folder / graph.name
-    model = trace_model(graph, path)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    save_model(trace_model(graph, path), path)
     return path

@@ -4,7 +4,7 @@ The contract is docs/bundle.md, format version 1.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -13,7 +13,7 @@ from angelo.confidence import ErrorCalibration
 from angelo.density import MapSettings
 from angelo.residues import NUCLEOTIDES
 from angelo.trace import TraceSettings
-from angelo.typed_json import expect_keys, read_value, require
+from angelo.typed_json import expect_keys, keys_of, read_value, require
 from angelo.window_plan import WindowSettings
 
 FORMAT, FORMAT_VERSION = "angelo-bundle", 1
@@ -217,9 +217,7 @@ def _require_format(manifest: Any) -> None:
 
 def _read_c_alpha(value: Any) -> CAlphaNetwork:
     """Section ``c_alpha``; the keys of ``WindowSettings`` lie beside the others."""
-    window_keys = [field.name for field in fields(WindowSettings)]
-    if isinstance(value, dict) and "multiple" not in value:
-        window_keys.remove("multiple")  # it may be left out
+    window_keys = keys_of(WindowSettings, value)
     expect_keys(value, ["graph", "voxel_size", "points", *window_keys], "c_alpha")
     return CAlphaNetwork(
         graph=read_value(str, value["graph"], "c_alpha.graph"),

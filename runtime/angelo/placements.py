@@ -30,11 +30,11 @@ from pyhmmer.plan7 import Pipeline
 from angelo.profiles import (
     DOUBLE,
     DOUBLE_AGAIN,
-    HMMER_CODES,
     MISS,
     MISS_AGAIN,
     amino_probabilities,
     background_frequencies,
+    codes_of,
     profile_hmm,
     with_background,
 )
@@ -113,10 +113,7 @@ class Placement:
 def targets_of(records: Sequence[SequenceRecord]) -> Targets:
     """Prepare records for the two searches."""
     alphabet = Alphabet.amino()
-    codes = tuple(
-        np.array([HMMER_CODES.find(letter) for letter in record.residues], dtype=np.int64)
-        for record in records
-    )  # X is -1: the last column
+    codes = tuple(codes_of(record.residues) for record in records)  # X is -1: the last column
     texts = [
         TextSequence(name=str(index), sequence=record.residues)
         for index, record in enumerate(records)

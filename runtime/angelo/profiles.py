@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from pyhmmer.easel import Alphabet, Randomness
 from pyhmmer.plan7 import HMM, Background, Builder, HMMFile
 
@@ -72,6 +72,11 @@ def amino_columns(residue_types: Sequence[str]) -> list[int]:
     if missing := [name for name in AMINO_ACIDS if name not in residue_types]:
         raise ValueError(f"amino-acid logits have no column for {', '.join(missing)}")
     return [residue_types.index(NAME_FROM_CODE[code]) for code in HMMER_CODES]
+
+
+def codes_of(residues: str) -> Int64[np.ndarray, "_"]:
+    """Column of each residue of a sequence; -1 for an X."""
+    return np.array([HMMER_CODES.find(letter) for letter in residues], dtype=np.int64)
 
 
 def background_frequencies() -> Float64[np.ndarray, "20"]:

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from angelo.gaps import span_weights
-from angelo.placements import LEAVE, profile_of, targets_of
-from angelo.profiles import DOUBLE, DOUBLE_AGAIN, MISS, MISS_AGAIN
+from angelo.placements import LEAVE, profile_of
+from angelo.profiles import DOUBLE, DOUBLE_AGAIN, MISS, MISS_AGAIN, codes_of
 from angelo.trace import MAX_CALPHA_STEP
 from angelo.types import Assignment, Refinement, SequenceRecord
 
@@ -78,7 +78,7 @@ def register_probabilities(
         Calibrated logits and C-alphas, and what the columns are.
     """
     residues = assignment.chain.residues
-    codes = targets_of([records[assignment.sequence]]).codes[0]
+    codes = codes_of(records[assignment.sequence].residues)
     profile = profile_of(refinement.aa_logits[residues], residue_types)
     matched = np.flatnonzero(assignment.positions >= 0)
     at = (matched, codes[assignment.positions[matched]])

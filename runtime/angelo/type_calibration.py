@@ -20,6 +20,7 @@ from angelo.profiles import (
     HMMER_CODES,
     amino_columns,
     background_frequencies,
+    codes_of,
 )
 from angelo.types import Assignment, Refinement, SequenceRecord
 
@@ -122,14 +123,9 @@ def calibrate_by_placed(
     for assignment in assignments:
         if assignment.sequence >= 0:
             matched = assignment.positions >= 0
-            letters = records[assignment.sequence].residues
             rows.append(assignment.chain.residues[matched])
-            types.append(
-                np.array(
-                    [HMMER_CODES.find(letters[at]) for at in assignment.positions[matched]],
-                    dtype=np.int64,
-                )
-            )
+            codes = codes_of(records[assignment.sequence].residues)
+            types.append(codes[assignment.positions[matched]])
     row, kind = np.concatenate(rows), np.concatenate(types)
     known = kind >= 0
     if known.sum() < MIN_PLACED:

@@ -30,6 +30,16 @@ def expect_keys(value: Any, keys: Sequence[str], where: str) -> None:
         require(key in keys, f"{prefix}{key}", "is not a key of this format")
 
 
+def keys_of(kind: type, value: Any) -> list[str]:
+    """Keys that an object for this dataclass wants: all but those of defaults it leaves out."""
+    given = value if isinstance(value, dict) else {}
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING or field.name in given
+    ]
+
+
 def read_value(kind: Any, value: Any, where: str) -> Any:
     """JSON as a scalar, tuple, mapping, Literal, union with None, array or dataclass.
 
@@ -78,12 +88,7 @@ def _read_tuple(options: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
 
 def _read_dataclass(kind: type, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
-    require(isinstance(value, dict), where, f"is {_said(value)}, wants an object")
-    names = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING or field.name in value
-    ]
+    names = keys_of(kind, value)
     expect_keys(value, names, where)
     arguments = {
         name: read_value(hints[name], value[name], f"{where}.{name}") for name in names

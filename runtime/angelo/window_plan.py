@@ -123,8 +123,10 @@ def fit_windows(
         Part of the map, at its place; settings for it; the windows to run, all that hold more
         than solvent (None: not decided here).
     """
+    if settings.multiple is None or settings.window < SMALLEST_WINDOW:
+        return density, settings, None
     is_busy = _busy_blocks(density.values_zyx)
-    if settings.multiple is None or not is_busy.any():
+    if not is_busy.any():
         return density, settings, None
     spans = [np.flatnonzero(is_busy.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
@@ -136,23 +138,19 @@ def fit_windows(
         (density.origin + corner * density.voxel_size).astype(np.float32),
     )
     is_busy = is_busy[box]
-    best: tuple[int, WindowSettings, Bool[np.ndarray, "wz wy wx"]] | None = None
+    choices = []
     for window in range(settings.window, SMALLEST_WINDOW - 1, -settings.multiple):
-        smaller = _with_window(settings, window)
+        smaller = touching(settings, window, settings.margin)
         plans = [plan_axis(n, smaller) for n in part.values_zyx.shape]
-        wanted = _busy_windows(is_busy, plans, smaller)
-        cost = int(wanted.sum()) * window**3
-        if best is None or cost < best[0]:
-            best = cost, smaller, wanted
-    if best is None:
-        return density, settings, None
-    return part, best[1], best[2]
+        choices.append((smaller, _busy_windows(is_busy, plans, smaller)))
+    best, wanted = min(choices, key=lambda choice: choice[1].sum() * choice[0].window ** 3)
+    return part, best, wanted
 
 
-def _with_window(settings: WindowSettings, window: int) -> WindowSettings:
-    """Windows of another size that just touch with what they keep."""
-    smaller = replace(settings, window=window, stride=settings.step)
-    return replace(smaller, stride=smaller.n_kept * settings.step)
+def touching(settings: WindowSettings, window: int, margin: int) -> WindowSettings:
+    """Windows of another size or margin that just touch with what they keep."""
+    other = replace(settings, window=window, margin=margin, stride=settings.step)
+    return replace(other, stride=other.n_kept * settings.step)
 
 
 def _busy_blocks(values_zyx: Float32[np.ndarray, "z y x"]) -> Bool[np.ndarray, "bz by bx"]:

@@ -99,7 +99,8 @@ def read_atoms(path: Path, chain: str | None) -> ModelAtoms:
         b_factors=np.array([atom.b_iso for *_, atom in rows], np.float32),
         hydrogens=tables.hydrogens[at],
         depth=tables.depth[at],
-        is_carboxylate=tables.is_carboxylate[at],
+        volume=tables.volume[at],
+        group=tables.group[at],
         residue=np.array([r for r, *_ in rows], np.int32),
     )
     return ModelAtoms(scatterers, tuple((name, atom.name) for _, name, atom in rows))
@@ -133,17 +134,24 @@ def mean_anisotropy(maps: Sequence[Float32[np.ndarray, "z y x"]]) -> dict[str, l
     }
 
 
-def compare(
+def at_atoms(
     density: Density, atoms: ModelAtoms, maps: Sequence[Float32[np.ndarray, "z y x"]]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Means and deviations of every class, real and simulated; the backbone's mean is 1."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Normalised density at the atoms, real and simulated; the backbone's mean is 1."""
     spectrum = load_spectrum()
-    positions = atoms.scatterers.positions
-    real = read_at(normalise(density.values_zyx, spectrum), density, positions)
-    simulated = [read_at(normalise(values, spectrum), density, positions) for values in maps]
     backbone = np.any([atoms.of_class(name) for name in BACKBONE], axis=0)
-    real = real / real[backbone].mean()
-    simulated = [values / values[backbone].mean() for values in simulated]
+
+    def relative(values_zyx: Float32[np.ndarray, "z y x"]) -> np.ndarray:
+        found = read_at(normalise(values_zyx, spectrum), density, atoms.scatterers.positions)
+        return np.asarray(found / found[backbone].mean())
+
+    return relative(density.values_zyx), [relative(values) for values in maps]
+
+
+def compare(
+    atoms: ModelAtoms, real: np.ndarray, simulated: Sequence[np.ndarray]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Means and deviations of every class in what `at_atoms` read."""
     for name in CLASSES:
         rows = atoms.of_class(name)
         if rows.sum() >= FEWEST_ATOMS:
@@ -220,19 +228,27 @@ def main(
     """Compare density at the atoms of deposited models, real and simulated."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     directions: dict[str, dict[str, dict[str, list[float]]]] = {}
+    correlation: dict[str, float] = {}
     for entry in json.loads(REAL_MAPS.read_text(encoding="utf-8")):
         density = resample(read_map(maps / entry["map"]), 1.0)
         atoms = read_atoms(maps / entry["model"], entry["chain"])
         resolution = entry["resolution"] or USUAL_RESOLUTION
         simulated = list(simulated_maps(density, atoms, resolution, draws))
-        rows[entry["name"]] = dict(compare(density, atoms, simulated))
+        real, drawn = at_atoms(density, atoms, simulated)
+        rows[entry["name"]] = dict(compare(atoms, real, drawn))
+        correlation[entry["name"]] = float(
+            np.mean([np.corrcoef(real, values)[0, 1] for values in drawn]).round(3)
+        )
         directions[entry["name"]] = {
             "real": anisotropy(density.values_zyx),
             "simulated": mean_anisotropy(simulated),
         }
     facts = {"draws": draws, "machine": machine_facts()}
-    write_json(out, {**facts, "maps": rows, "anisotropy": directions})
+    figures = {"maps": rows, "correlation": correlation, "anisotropy": directions}
+    write_json(out, {**facts, **figures})
     text = "Density at atoms, real / simulated; the backbone's mean is 1.\n\n" + table(rows)
+    text += "\nCorrelation between the two over all atoms, mean of the draws: "
+    text += ", ".join(f"{name} {value:.2f}" for name, value in correlation.items()) + ".\n"
     text += "\nPower along the weakest and the strongest direction, relative to the mean, "
     text += "real / simulated (mean of the draws).\n\n" + anisotropy_table(directions)
     out.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -1,10 +1,11 @@
 """Chemistry of atoms by residue and name."""
 
 import numpy as np
+import pytest
 from tiny_structures import pack_tiny, tiny_entry
 
 from angelo.residues import AMINO_ACIDS, residues_of
-from angelo_training.scatterers import chemistry_tables
+from angelo_training.scatterers import Group, chemistry_tables
 
 NAMES = sorted({name for kind in residues_of(AMINO_ACIDS) for name in kind.atoms})
 
@@ -34,14 +35,36 @@ def test_depth_counts_bonds_and_rings_are_rigid():
         tables.depth[rows("TYR", "CB", "CG", "CZ", "OH")], [1, 1, 1, 6]
     )
     np.testing.assert_array_equal(tables.depth[rows("ASP", "OD1")], [3])
+    guanidinium = tables.depth[rows("ARG", "CD", "NE", "CZ", "NH2")]
+    np.testing.assert_array_equal(guanidinium, [3, 3, 3, 3])
 
 
-def test_only_acids_have_carboxylates():
+def test_groups_are_those_of_the_side_chains():
     tables = chemistry_tables(NAMES)
-    found = {
-        (AMINO_ACIDS[row], NAMES[column]) for row, column in np.argwhere(tables.is_carboxylate)
+
+    def members(group):
+        found = np.argwhere(tables.group == group)
+        return {f"{AMINO_ACIDS[row]} {NAMES[column]}" for row, column in found}
+
+    of_real_atoms = {
+        f"{kind.name} {name}" for kind in residues_of(AMINO_ACIDS) for name in kind.atoms
     }
-    assert found == {("ASP", "OD1"), ("ASP", "OD2"), ("GLU", "OE1"), ("GLU", "OE2")}
+    assert members(Group.CARBOXYLATE) == {"ASP OD1", "ASP OD2", "GLU OE1", "GLU OE2"}
+    assert members(Group.ACID_CARBON) == {"ASP CB", "ASP CG", "GLU CB", "GLU CG", "GLU CD"}
+    assert members(Group.HYDROXYL) == {"SER OG", "THR OG1", "TYR OH"}
+    assert members(Group.SULPHUR) & of_real_atoms == {"CYS SG", "MET SD"}
+    nitrogens = {"LYS NZ", "ARG NE", "ARG NH1", "ARG NH2", "ASN ND2", "GLN NE2", "TRP NE1"}
+    assert members(Group.NITROGEN) & of_real_atoms == nitrogens | {"HIS ND1", "HIS NE2"}
+
+
+def test_atoms_fill_the_volume_of_their_residues():
+    tables = chemistry_tables(NAMES)
+    # Mean volumes of buried residues, Å³: Chothia, Nature 254 (1975) 304.
+    buried = {"GLY": 66, "ALA": 92, "LEU": 168, "PHE": 203, "LYS": 171, "ASP": 125, "SER": 99}
+    for kind in residues_of(AMINO_ACIDS):
+        columns = [NAMES.index(name) for name in kind.atoms if name != "OXT"]
+        volume = tables.volume[AMINO_ACIDS.index(kind.name), columns].sum()
+        assert volume == pytest.approx(buried.get(kind.name, volume), rel=0.1), kind.name
 
 
 def test_entries_know_their_chemistry_and_parts_keep_it(tmp_path):

@@ -9,11 +9,13 @@ import scipy.fft
 from tiny_structures import clean_conditions, write_piece
 
 from angelo.spectrum import spatial_frequencies
-from angelo_training.scatterers import Scatterers
+from angelo_training.scatterers import Group, Scatterers
 from angelo_training.simulate import (
     SHELL_WIDTH,
+    SOLVENT_SCATTERING,
     anisotropic_exponent,
     draw_conditions,
+    exposure,
     fourier_shell_correlation,
     local_scattering,
     process,
@@ -60,7 +62,8 @@ def bare_atoms(positions, elements, **changes):
         b_factors=np.full(n, 40, np.float32),
         hydrogens=np.zeros(n, np.uint8),
         depth=np.zeros(n, np.uint8),
-        is_carboxylate=np.zeros(n, bool),
+        volume=np.full(n, 14, np.float32),
+        group=np.zeros(n, np.uint8),
         residue=np.zeros(n, np.int32),
     )
     return replace(plain, **changes)
@@ -138,10 +141,13 @@ def test_conditions_stay_in_their_ranges():
         "b_overall": (-30, 120),
         "b_scale": (0.1, 0.8),
         "local_b": (0, 60),
-        "side_b": (5, 35),
-        "carboxylate": (0, 0.5),
-        "sulphur": (0.6, 1.1),
-        "solvent": (0, 0.8),
+        "side_b": (5, 30),
+        "exposed_b": (0, 25),
+        "carboxylate": (0.2, 0.9),
+        "polar": (0.6, 1.0),
+        "sulphur": (0.5, 1.0),
+        "hydrogen": (0.3, 1.0),
+        "solvent": (0.3, 1.2),
         "pixel": (0.7, 1.4),
         "magnification": (0.98, 1.02),
         "mask_edge": (0.5, 5),
@@ -314,19 +320,64 @@ def test_hydrogens_add_their_scattering_around_the_atom():
     np.testing.assert_allclose(row[[6, 12]], own * bond, rtol=0.01)
 
 
-def test_side_chains_fade_and_damaged_atoms_weaken():
+def test_displaced_solvent_is_taken_away():
+    at = [[24.0, 24, 24]]
+    every = np.ones(1)
+    for volume, element in ((36.7, 6), (9.2, 8)):
+        atoms = bare_atoms(at, [element], volume=np.array([volume], np.float32))
+        plain = structure_factors(atoms, 40 * every, every, SHAPE, 1.0)
+        wet = structure_factors(atoms, 40 * every, every, SHAPE, 1.0, solvent=0.8)
+        taken = (plain - wet)[0, 0].real
+        assert taken[0] == pytest.approx(0.8 * SOLVENT_SCATTERING * volume, rel=1e-4)
+        # A Gaussian of 20 Å³ and the atom's own B-factor.
+        fall = np.exp(-np.pi * 0.125**2 * 20 ** (2 / 3) - 40 * 0.125**2 / 4)
+        assert abs(taken[6] / taken[0]) == pytest.approx(fall, rel=0.01)
+    # What solvent an atom displaces does not depend on how much of it is left.
+    gone = structure_factors(atoms, 40 * every, 0 * every, SHAPE, 1.0, solvent=0.8)
+    np.testing.assert_allclose(gone, wet - plain, atol=1e-4)
+
+
+def test_hydrogens_may_keep_part_of_their_scattering():
+    at = [[24.0, 24, 24]]
+    atoms = bare_atoms(at, [6], hydrogens=np.array([3], np.uint8))
+    none, half, full = (
+        structure_factors(atoms, np.ones(1), np.ones(1), SHAPE, 1.0, hydrogen=kept)
+        for kept in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_allclose(half, (none + full) / 2, atol=1e-4)
+    assert np.abs(full - none).max() > 1
+
+
+def test_atoms_with_few_neighbours_are_exposed():
+    grid = np.stack(np.meshgrid(*[np.arange(0, 24, 3.0)] * 3, indexing="ij"), axis=-1)
+    positions = grid.reshape(-1, 3).astype(np.float32)
+    found = exposure(positions).reshape(8, 8, 8)
+    assert found[0, 0, 0] == found.max() == 2
+    assert found[3, 3, 3] == found.min()
+    assert found[0, 3, 3] > found[2, 3, 3]
+    np.testing.assert_array_equal(exposure(np.zeros((5, 3), np.float32)), 0)
+    conditions = clean_conditions(exposed_b=10.0)
+    atoms = bare_atoms(positions, np.full(len(positions), 6))
+    b, _ = local_scattering(atoms, np.zeros(len(atoms)), conditions, np.random.default_rng(0))
+    assert b.reshape(8, 8, 8)[0, 0, 0] == pytest.approx(10 * (2 - found.min()), abs=1)
+
+
+def test_side_chains_fade_and_charged_or_damaged_atoms_weaken():
+    kinds = ("NONE", "ACID_CARBON", "NITROGEN", "CARBOXYLATE", "SULPHUR", "HYDROXYL")
     atoms = bare_atoms(
         np.zeros((6, 3)),
-        [6, 6, 6, 8, 16, 6],
+        [6, 6, 7, 8, 16, 8],
         depth=np.array([0, 1, 3, 4, 3, 0], np.uint8),
-        is_carboxylate=np.array([0, 0, 0, 1, 0, 0], bool),
+        group=np.array([Group[kind] for kind in kinds], np.uint8),
         residue=np.array([0, 0, 0, 0, 0, 1], np.int32),
     )
-    conditions = clean_conditions(side_b=10.0, carboxylate=0.2, sulphur=0.7)
+    conditions = clean_conditions(side_b=10.0, carboxylate=0.2, sulphur=0.7, polar=0.8)
     nothing = np.zeros(6)
     b, occupancy = local_scattering(atoms, nothing, conditions, np.random.default_rng(0))
     assert b[0] == b[5] == 0
     np.testing.assert_allclose(b[1:5] / b[1], [1, 3, 4, 3], rtol=1e-6)
     assert b[1] > 4  # at least 0.4 of side_b
-    np.testing.assert_allclose(occupancy[[0, 1, 2, 4, 5]], [1, 1, 1, 0.7, 1])
+    np.testing.assert_allclose(occupancy[[0, 1, 4]], [1, 0.6, 0.7])
     assert 0.1 <= occupancy[3] <= 0.3
+    assert 0.64 <= occupancy[2] <= 0.96
+    assert 0.64 <= occupancy[5] <= 0.96

@@ -1,12 +1,15 @@
-"""Atoms as a microscope sees them: hydrogens, charge, and how far from the backbone they sit.
+"""Atoms as a microscope sees them: hydrogens, charge, volume, and distance from the backbone.
 
 Deposited models hold heavy atoms with B-factors of very different make. What real maps show
 besides (measured at the atoms of the development maps): side chains fade with every bond away
-from the backbone, carbonyl oxygens are weak, carboxylates almost vanish (negative charge and
-radiation damage), and hydrogens, which models leave out, scatter electrons too.
+from the backbone, carbonyl oxygens are weak, acids almost vanish (negative charge and radiation
+damage), hydroxyls, side-chain nitrogens and sulphur are weaker than free atoms, and atoms that
+displace much solvent, methyl groups above all, are weaker than those that displace little.
+Hydrogens, which models leave out, scatter electrons too.
 """
 
 from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
@@ -41,10 +44,35 @@ HYDROGENS = {
 #: side-chain atom two bonds out.
 DEPTHS = {"B": 1, "G": 2, "D": 3, "E": 4, "Z": 5, "H": 6}
 CARBONYL_DEPTH = 2
-#: Rings are rigid and mostly buried: they fade like their first atom.
-RINGS = ("HIS", "PHE", "TRP", "TYR")
-#: Oxygens that are charged at neutral pH.
+#: Rings are rigid and mostly buried: they fade like their first atom. Guanidinium is held by
+#: its hydrogen bonds and fades no further than the carbon before it.
+RINGS = ("HIS", "PHE", "PRO", "TRP", "TYR")
+DEEPEST = {"ARG": 3}
+#: Oxygens that are charged at neutral pH, and what else of these side chains they weaken.
 CARBOXYLATES = {"ASP": ("OD1", "OD2"), "GLU": ("OE1", "OE2")}
+ACID_CARBONS = {"ASP": ("CB", "CG"), "GLU": ("CB", "CG", "CD")}
+HYDROXYLS = {"SER": ("OG",), "THR": ("OG1",), "TYR": ("OH",)}
+#: Volume of an atom by element and hydrogens bonded to it, Å³: means over buried and exposed
+#: kinds of Tsai et al., J. Mol. Biol. 290 (1999) 253, table 2. CH in a ring is CH_IN_RING.
+VOLUMES = {
+    **{("C", 0): 9.2, ("C", 1): 13.8, ("C", 2): 23.7, ("C", 3): 36.7},
+    **{("N", 0): 8.7, ("N", 1): 14.7, ("N", 2): 22.7, ("N", 3): 21.4},
+    **{("O", 0): 15.9, ("O", 1): 18.0, ("S", 0): 29.2, ("S", 1): 36.8},
+}
+CH_IN_RING = 20.9
+#: Volume of an atom that is in no amino acid, with its hydrogens, about.
+OTHER_VOLUME = 14.0
+
+
+class Group(IntEnum):
+    """Side-chain atoms that scatter less than free atoms do."""
+
+    NONE = 0
+    CARBOXYLATE = 1
+    ACID_CARBON = 2
+    HYDROXYL = 3
+    NITROGEN = 4
+    SULPHUR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +89,10 @@ class Scatterers:
     """Hydrogens bonded to it."""
     depth: UInt8[np.ndarray, " a"]
     """Bonds between it and the C-alpha, 0 for N, CA, C and for what is not protein."""
-    is_carboxylate: Bool[np.ndarray, " a"]
-    """A charged oxygen."""
+    volume: Float32[np.ndarray, " a"]
+    """Of the solvent that it displaces, with its hydrogens, Å³."""
+    group: UInt8[np.ndarray, " a"]
+    """`Group` of it."""
     residue: Int32[np.ndarray, " a"]
     """Amino-acid residue it belongs to, or -1."""
 
@@ -84,14 +114,18 @@ class ChemistryTables:
 
     hydrogens: UInt8[np.ndarray, "21 256"]
     depth: UInt8[np.ndarray, "21 256"]
-    is_carboxylate: Bool[np.ndarray, "21 256"]
+    volume: Float32[np.ndarray, "21 256"]
+    group: UInt8[np.ndarray, "21 256"]
 
 
 def chemistry_tables(atom_names: list[str]) -> ChemistryTables:
     """Tables for an order of atom names; names that are not listed have no properties."""
     shape = (len(AMINO_ACIDS) + 1, 256)
     tables = ChemistryTables(
-        np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, bool)
+        hydrogens=np.zeros(shape, np.uint8),
+        depth=np.zeros(shape, np.uint8),
+        volume=np.full(shape, OTHER_VOLUME, np.float32),
+        group=np.zeros(shape, np.uint8),
     )
     for row, residue in enumerate(AMINO_ACIDS):
         bonded = {"N": int(residue != "PRO"), "CA": 1 + (residue == "GLY")}
@@ -99,12 +133,33 @@ def chemistry_tables(atom_names: list[str]) -> ChemistryTables:
         for column, name in enumerate(atom_names):
             tables.hydrogens[row, column] = bonded.get(name, 0)
             tables.depth[row, column] = _depth(residue, name)
-            tables.is_carboxylate[row, column] = name in CARBOXYLATES.get(residue, ())
+            tables.volume[row, column] = _volume(residue, name, bonded.get(name, 0))
+            tables.group[row, column] = _group(residue, name)
     return tables
+
+
+def _volume(residue: str, name: str, hydrogens: int) -> float:
+    if residue in RINGS and hydrogens == 1 and name[0] == "C" and name != "CA":
+        return CH_IN_RING
+    return VOLUMES.get((name[0], hydrogens), OTHER_VOLUME)
+
+
+def _group(residue: str, name: str) -> Group:
+    if name in CARBOXYLATES.get(residue, ()):
+        return Group.CARBOXYLATE
+    if name in ACID_CARBONS.get(residue, ()):
+        return Group.ACID_CARBON
+    if name in HYDROXYLS.get(residue, ()):
+        return Group.HYDROXYL
+    if name[0] == "N" and name != "N":
+        return Group.NITROGEN
+    return Group.SULPHUR if name[0] == "S" else Group.NONE
 
 
 def _depth(residue: str, name: str) -> int:
     if name in ("O", "OXT"):
         return CARBONYL_DEPTH
     depth = DEPTHS.get(name[1], 0) if len(name) > 1 and name != "CA" else 0
-    return min(depth, 1) if residue in RINGS and name[0] != "O" else depth
+    if residue in RINGS and name[0] != "O":
+        return min(depth, 1)
+    return min(depth, DEEPEST.get(residue, depth))

@@ -13,16 +13,23 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float32
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.spatial import cKDTree
 
 from angelo.frames import random_rotations
 from angelo.spectrum import shell_amplitudes, spatial_frequencies
-from angelo_training.scatterers import Scatterers
+from angelo_training.scatterers import Group, Scatterers
 
 #: Elements with scattering of their own; any other takes that of the nearest one (by Z).
 ELEMENTS = (6, 7, 8, 11, 15, 16, 20, 26, 30, 35)
 #: Typical bond length of hydrogen, Å.
 HYDROGEN_BOND = 1.09
-SULPHUR = 16
+#: Electron scattering of vitreous ice of 0.93 g/cm³ at low frequency, Å per Å³.
+SOLVENT_SCATTERING = 0.095
+#: Volume whose Gaussian stands for that of every displaced atom, Å³ (as in Fraser et al.,
+#: J. Appl. Cryst. 11 (1978) 693, but one width for all).
+DISPLACED_WIDTH = 20.0
+#: Atoms within this distance, Å, tell how buried an atom is.
+BURIAL_RADIUS = 7.0
 #: B-factor bins, Å²; an atom is shared linearly between the two bins around its own.
 B_BINS = np.array([0.0, 40.0, 110.0, 250.0])
 #: Width of the end of the FSC, 1/Å.
@@ -56,12 +63,18 @@ class Conditions:
     """Amplitude of a smooth random B-factor field (varying local resolution), Å²."""
     side_b: float
     """B-factor added with every bond between an atom and the backbone, on average, Å²."""
+    exposed_b: float
+    """B-factor that a deviation of exposure adds, Å²."""
     carboxylate: float
     """What the charged oxygens of Asp and Glu keep of their scattering, on average."""
+    polar: float
+    """What hydroxyl oxygens and side-chain nitrogens keep of it, on average."""
     sulphur: float
     """What sulphur keeps of its scattering (radiation damage)."""
+    hydrogen: float
+    """What hydrogens keep of the scattering of free atoms."""
     solvent: float
-    """Babinet contrast of bulk solvent, 0 to 1."""
+    """Scattering of the solvent that atoms displace, relative to vitreous ice."""
     mask: str
     """'none', 'loose', 'tight' or 'zone' (one chain only)."""
     mask_radius: float
@@ -102,10 +115,13 @@ def draw_conditions(
         b_overall=float(rng.uniform(-30, 120)),
         b_scale=float(rng.uniform(0.1, 0.8)),
         local_b=float(rng.uniform(0, 60)),
-        side_b=float(rng.uniform(5, 35)),
-        carboxylate=float(rng.uniform(0, 0.5)),
-        sulphur=float(rng.uniform(0.6, 1.1)),
-        solvent=float(rng.uniform(0, 0.8)),
+        side_b=float(rng.uniform(5, 30)),
+        exposed_b=float(rng.uniform(0, 25)),
+        carboxylate=float(rng.uniform(0.2, 0.9)),
+        polar=float(rng.uniform(0.6, 1.0)),
+        sulphur=float(rng.uniform(0.5, 1.0)),
+        hydrogen=float(rng.uniform(0.3, 1.0)),
+        solvent=float(rng.uniform(0.3, 1.2)),
         mask=mask,
         mask_radius=float(radius.get(mask, 4.0)),
         mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
@@ -126,6 +142,14 @@ def _scattering(element: int, n: int) -> np.ndarray:
     if element == 1:
         factor *= np.sinc(2 * np.sqrt(s_squared) * HYDROGEN_BOND)
     return np.asarray(factor)
+
+
+@lru_cache(maxsize=4)
+def _displaced(n: int) -> np.ndarray:
+    """Scattering of 1 Å³ of displaced vitreous ice at n spatial frequencies from 0 to 1/Å."""
+    s_squared = np.linspace(0, 1, n) ** 2
+    fall = np.exp(-np.pi * s_squared * DISPLACED_WIDTH ** (2 / 3))
+    return np.asarray(SOLVENT_SCATTERING * fall)
 
 
 def _spline_weights(fraction: np.ndarray) -> np.ndarray:
@@ -161,11 +185,15 @@ def structure_factors(
     occupancy: np.ndarray,
     shape: tuple[int, int, int],
     voxel: float,
+    *,
+    hydrogen: float = 1.0,
+    solvent: float = 0.0,
 ) -> np.ndarray:
     """Half transform (``rfftn`` layout) of the electron scattering of atoms in a periodic box.
 
-    ``atoms.positions`` in Å from the centre of voxel (0, 0, 0). Hydrogens are spread over the
-    sphere around the atom that they are bonded to.
+    ``atoms.positions`` in Å from the centre of voxel (0, 0, 0). Hydrogens, which scatter
+    ``hydrogen`` times what free ones do, are spread over the sphere around the atom that they
+    are bonded to. What atoms displace of ``solvent`` times vitreous ice is taken away.
     """
     s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
     table_at = (s * 1000).astype(np.int32).clip(max=1000)
@@ -178,15 +206,16 @@ def structure_factors(
     total = np.zeros(s.shape, np.complex64)
     for i, b_bin in enumerate(B_BINS):
         share = np.where(low == i, 1 - upper_share, np.where(low + 1 == i, upper_share, 0))
-        share = share * occupancy
+        there = share * occupancy
         decay = np.exp(-b_bin * s**2 / 4)
-        kinds = [(e, share * (nearest == e)) for e in ELEMENTS]
-        kinds.append((1, share * atoms.hydrogens))
-        for element, weight in kinds:
+        kinds = [(_scattering(e, 1001), there * (nearest == e)) for e in ELEMENTS]
+        kinds.append((hydrogen * _scattering(1, 1001), there * atoms.hydrogens))
+        kinds.append((-solvent * _displaced(1001), share * atoms.volume))
+        for scattering, weight in kinds:
             pick = weight > 0
-            if pick.any():
+            if pick.any() and scattering.any():
                 grid = spread_atoms(grid_at[pick], weight[pick], shape)
-                factor = _scattering(element, 1001)[table_at] * decay
+                factor = scattering[table_at] * decay
                 total += scipy.fft.rfftn(grid) * factor.astype(np.float32)
     transform: np.ndarray = total / _spline_transfer(shape)
     return transform
@@ -218,7 +247,6 @@ def process(
 ) -> Float32[np.ndarray, "z y x"]:
     """Add noise shaped by the FSC, weight, filter and sharpen; back to real space."""
     s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
-    signal = signal * (1 - conditions.solvent * np.exp(-200 * s**2 / 4))
     shells = (s / SHELL_WIDTH).astype(np.int64)
     n_shells = int(shells.max()) + 1
     centres = (np.arange(n_shells) + 0.5) * SHELL_WIDTH
@@ -230,7 +258,7 @@ def process(
         np.prod(shape)
     )
     fall = anisotropic_exponent(shape, voxel, conditions.anisotropic_b, rng)
-    signal *= np.exp(-fall)
+    signal = signal * np.exp(-fall)
     white *= np.exp(-conditions.anisotropic_noise * fall)
     total = signal + white * noise_rms[shells].astype(np.float32)
     gain = np.exp(-conditions.b_overall * centres**2 / 4)
@@ -318,12 +346,34 @@ def local_scattering(
     spread = (
         conditions.b_scale * (atoms.b_factors - np.median(atoms.b_factors))
         + conditions.local_b * field
+        + conditions.exposed_b * exposure(atoms.positions)
         + conditions.side_b * atoms.depth * (0.4 + 0.6 * per_residue)
     )
     b = np.maximum(spread - np.percentile(spread, 5), 0)
-    occupancy = np.where(atoms.elements == SULPHUR, conditions.sulphur, 1.0)
-    kept = conditions.carboxylate * rng.uniform(0.5, 1.5, len(atoms))
-    return b, np.where(atoms.is_carboxylate, kept, occupancy)
+    # The charge of an acid weakens what is around it.
+    kept: dict[Group, np.ndarray | float] = {
+        Group.CARBOXYLATE: conditions.carboxylate * rng.uniform(0.5, 1.5, len(atoms)),
+        Group.ACID_CARBON: (1 + conditions.carboxylate) / 2,
+        Group.HYDROXYL: conditions.polar * rng.uniform(0.8, 1.2, len(atoms)),
+        Group.NITROGEN: conditions.polar * rng.uniform(0.8, 1.2, len(atoms)),
+        Group.SULPHUR: conditions.sulphur,
+    }
+    occupancy = np.ones(len(atoms))
+    for group, factor in kept.items():
+        occupancy = np.where(atoms.group == group, factor, occupancy)
+    return b, occupancy
+
+
+def exposure(positions: Float32[np.ndarray, "a 3"]) -> Float32[np.ndarray, " a"]:
+    """How exposed to solvent atoms are: neighbours they lack, in deviations, -2 to 2.
+
+    Real maps are weaker where few atoms are around.
+    """
+    tree = cKDTree(positions)
+    near = tree.query_ball_point(positions, BURIAL_RADIUS, return_length=True)
+    lacking = near.mean() - near
+    deviations = np.clip(lacking / max(float(near.std()), 1.0), -2, 2)
+    return np.asarray(deviations, np.float32)
 
 
 def simulate_density(
@@ -344,7 +394,15 @@ def simulate_density(
     index = np.clip(np.rint(positions / voxel).astype(int), 0, np.array(shape[::-1]) - 1)
     local = field[index[:, 2], index[:, 1], index[:, 0]]
     b, occupancy = local_scattering(atoms, local, conditions, rng)
-    signal = structure_factors(atoms, b, occupancy, shape, voxel)
+    signal = structure_factors(
+        atoms,
+        b,
+        occupancy,
+        shape,
+        voxel,
+        hydrogen=conditions.hydrogen,
+        solvent=conditions.solvent,
+    )
     density = process(signal, shape, voxel, conditions, rng)
     if conditions.mask == "none":
         # Detector and refinement leave slow undulations in unmasked maps.

@@ -150,7 +150,8 @@ class PackedStructures:
             b_factors=part["b_factors"],
             hydrogens=self._chemistry.hydrogens[at],
             depth=self._chemistry.depth[at],
-            is_carboxylate=self._chemistry.is_carboxylate[at],
+            volume=self._chemistry.volume[at],
+            group=self._chemistry.group[at],
             residue=part["atom_residue"],
         )
 

@@ -1,15 +1,19 @@
 """The reference's program and this one on the same weights and inputs, in one run.
 
-Random full-size weights; one 64³ window of the C-alpha network, and one 200-residue crop of the
-graph network (two passes through its layers). Both get the same inputs. In the crop each of our
-layers starts from what the reference's layer started from: with random weights a difference of
-1e-5 Å would otherwise grow to Ångströms, in any two programs.
+Random full-size weights; one 64³ window of the C-alpha network, one 200-residue crop of the
+graph network (two passes through its layers), and ESM-1b on a chain of 500 residues, with
+contacts in the reference, which computes them. Both get the same inputs. In the crop each of
+our layers starts from what the reference's layer started from: with random weights a difference
+of 1e-5 Å would otherwise grow to Ångströms, in any two programs.
 
 The reference's checkout, and what it imports, must be importable: run this where it runs.
 """
 
+import argparse
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +30,9 @@ from reference_networks import (
     Step,
     reference_calpha,
     reference_graph,
+    reference_language,
     reference_modules,
+    take_language_weights,
     take_weights,
 )
 from rich.console import Console
@@ -38,10 +44,12 @@ from angelo.neighbours import nearest_residues
 from angelo.sampling import sample_cubes, sample_sheared_rectangles
 from angelo.session import Device, Graph, Networks
 from angelo.types import BackboneFrames, Density
+from angelo_export.esm_checkpoints import GRAPH as EMBEDDER
 from angelo_export.modelangelo_graphs import Piece, calpha_piece, graph_pieces
 from angelo_export.networks.c_alpha import CalphaConfig, CalphaNetwork
 from angelo_export.networks.cryo import RECTANGLE_SIDE
 from angelo_export.networks.gnn import GraphConfig, GraphNetwork
+from angelo_export.networks.language import ALPHABET, ESM1B, LanguageConfig, LanguageEmbedder
 
 #: Voxels along the density, of 1 Å, that a crop lies in.
 GRID = 96
@@ -55,18 +63,22 @@ class Sizes:
 
     calpha: CalphaConfig = field(default_factory=CalphaConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
+    language: LanguageConfig = ESM1B
     window: int = 64
     residues: int = 200
     sequence: int = 500
+    chain: int = 500  # the contacts of 1,000 take more than 20 GB in the reference
 
 
 #: For a check of this program in seconds.
 SMALL = Sizes(
     CalphaConfig(features=4, blocks=(1, 2, 1, 1)),
     GraphConfig(sequence=24, hidden=16, layers=2, heads=2, density=16),
+    LanguageConfig(layers=2, width=24, heads=2, positions="learned"),
     window=32,
     residues=40,
     sequence=30,
+    chain=60,
 )
 
 
@@ -185,6 +197,46 @@ def time_crop(
     return _row("one crop", reference, ours, worst)
 
 
+@torch.no_grad()
+def time_language(folder: Path, sizes: Sizes, device: str, threads: int) -> dict[str, Any]:
+    """ESM-1b once, as both programs call it. The reference does so in every round."""
+    theirs = reference_language(sizes.language)
+    checkpoint, embedder = folder / "esm.pt", folder / "esm"
+    if not checkpoint.exists():
+        torch.manual_seed(0)
+        settings = argparse.Namespace(
+            arch="roberta_large", attention_heads=sizes.language.heads, token_dropout=True
+        )
+        state = LanguageEmbedder(sizes.language).state_dict()
+        torch.save({"args": settings, "model": state}, checkpoint)
+        del state
+    if not embedder.exists():  # in a process of its own: it takes as much memory as all else
+        command = [sys.executable, "-m", "angelo_export", "import-esm", str(checkpoint)]
+        subprocess.run([*command, "-o", str(embedder)], check=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        weights = torch.load(checkpoint, weights_only=True, mmap=True)["model"]
+    take_language_weights(theirs, weights)
+    del weights
+    rng = np.random.default_rng(2)
+    letters = [ALPHABET.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"]
+    ends = ALPHABET.index("<cls>"), ALPHABET.index("<eos>")
+    tokens = np.array([[ends[0], *rng.choice(letters, sizes.chain), ends[1]]])
+    graph = Graph(embedder / EMBEDDER, Device(device), threads or None)
+    layer = sizes.language.layers
+    theirs.to(device)
+    batch = torch.from_numpy(tokens).to(device)
+    if device == "cuda":
+        theirs(batch, repr_layers=[layer], return_contacts=True)
+        graph(tokens=tokens)
+    reference, ours = Clock(), Clock()
+    with reference.timed(device):
+        result = theirs(batch, repr_layers=[layer], return_contacts=True)
+    with ours.timed(device):
+        embedding = graph(tokens=tokens)["embedding"]
+    expected = result["representations"][layer].cpu().numpy()
+    return _row("language model", reference, ours, {"embedding": _off(embedding, expected)})
+
+
 def _run_layers(
     networks: Networks,
     config: GraphConfig,
@@ -252,7 +304,9 @@ def main(
     reference: Annotated[Path, typer.Option(help="Checkout of model-angelo.")],
     scratch: Annotated[Path, typer.Option(help="Folder for ONNX graphs; used again.")],
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    parts: Annotated[str, typer.Option(help="window, crop, or both.")] = "window,crop",
+    parts: Annotated[
+        str, typer.Option(help="Of window, crop and language.")
+    ] = "window,crop,language",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="Reduced widths: a check.")] = False,
@@ -263,9 +317,13 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     calpha, graph = random_weights(sizes)
-    definition, graph_class = reference_modules(reference)
     folder = scratch / ("small" if small else "full")
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
+    if "language" in parts:
+        rows.append(time_language(folder, sizes, device, threads))
+    if "window" in parts or "crop" in parts:
+        definition, graph_class = reference_modules(reference)
     if "window" in parts:
         write_pieces([calpha_piece(calpha, sizes.window)], folder)
         theirs = reference_calpha(definition, sizes.calpha)

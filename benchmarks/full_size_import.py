@@ -42,6 +42,13 @@ CONFIG = {
         "seq_attention_batch_size": 200,
     },
 }
+HEAD = """# Import of random weights of ModelAngelo's full sizes
+
+Written by `python benchmarks/full_size_import.py --scratch FOLDER`, on {cores} cores of a
+machine called {machine}. The C-alpha network is as far from double precision as torch in
+single precision is, which is what its difference comes from.
+
+"""
 #: For a check of this program in seconds.
 SMALL = (
     CalphaConfig(features=2, blocks=(1, 2, 1, 1)),
@@ -134,7 +141,8 @@ def main(
     text += markdown_table(["file", "MB", "worst difference from torch"], rows)
     if out is not None:
         write_json(out, {"machine": facts, "cost": cost, "gigabytes": total, "rows": rows})
-        out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+        head = HEAD.format(cores=facts["cores"], machine=facts["machine"])
+        out.with_suffix(".md").write_text(f"{head}{text}\n", encoding="utf-8")
     typer.echo(text)
 
 

@@ -1,5 +1,6 @@
 """The reference's networks, from a checkout of it, and what each of their layers does."""
 
+import argparse
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import typer
 
 from angelo_export.networks.c_alpha import CalphaConfig
 from angelo_export.networks.gnn import GraphConfig
+from angelo_export.networks.language import LanguageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,49 @@ def reference_graph(graph_class: type, config: GraphConfig) -> torch.nn.Module:
         p_context=config.cube_side,
         cryo_emb_dim=config.density,
     )
+
+
+def reference_language(config: LanguageConfig) -> torch.nn.Module:
+    """ESM-1b as fair-esm, which the reference calls, defines it, in our sizes."""
+    try:
+        from esm.data import Alphabet
+        from esm.model.esm1 import ProteinBertModel
+    except ImportError as error:
+        typer.secho(f"error: {error}; install fair-esm into this environment", err=True)
+        raise typer.Exit(2) from None
+    settings = argparse.Namespace(
+        arch="roberta_large",
+        layers=config.layers,
+        embed_dim=config.width,
+        ffn_embed_dim=4 * config.width,
+        attention_heads=config.heads,
+        max_positions=config.max_positions,
+        emb_layer_norm_before=True,
+        token_dropout=True,
+        logit_bias=True,
+        final_bias=True,
+    )
+    model: torch.nn.Module = ProteinBertModel(settings, Alphabet.from_architecture("ESM-1b"))
+    return model
+
+
+def take_language_weights(theirs: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give fair-esm's network weights of ours, which hold no heads.
+
+    Raises
+    ------
+    ValueError
+        If anything else is left over.
+    """
+    result = theirs.load_state_dict(weights, strict=False)
+    heads = ("lm_head.", "contact_head.")
+    odd = [
+        *result.unexpected_keys,
+        *(n for n in result.missing_keys if not n.startswith(heads)),
+    ]
+    if odd:
+        raise ValueError(f"fair-esm's names differ: {', '.join(odd)}")
+    theirs.eval()
 
 
 def take_weights(theirs: torch.nn.Module, ours: torch.nn.Module, prefix: str) -> None:

@@ -1,9 +1,9 @@
 """The C-alpha network against recorded arrays of the reference."""
 
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,27 +13,15 @@ from angelo_export.networks.c_alpha import (
     normalise_first_channel,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from golden import GOLDEN, recorded_calpha
+from parity import calpha_differences
 
 
 @pytest.fixture(scope="module")
 def recorded():
-    with np.load(GOLDEN / "c_alpha_tiny.npz") as file:
-        arrays = {name: torch.from_numpy(file[name]) for name in file if name != "config"}
-        sizes = json.loads(str(file["config"]))
-    config = CalphaConfig(
-        sizes["features"],
-        tuple(sizes["num_blocks"]),
-        sizes["in_channels"],
-        sizes["out_channels"],
-    )
-    network = CalphaNetwork(config).eval()
-    prefix = "param/"
-    network.load_state_dict(
-        {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)},
-        strict=True,
-    )
-    return network, arrays
+    return recorded_calpha()
 
 
 @torch.no_grad()
@@ -42,6 +30,12 @@ def test_logits(recorded):
     got, expected = network(arrays["x"]), arrays["y"]
     assert got.shape == expected.shape
     assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_onnx_graph_gives_what_was_recorded(tmp_path):
+    found = calpha_differences(tmp_path)
+    assert found.keys() == {"torch", "onnx"}
+    assert max(found.values()) <= 1e-4
 
 
 @torch.no_grad()

@@ -30,13 +30,13 @@ def test_hydrogens_make_up_the_amino_acids():
 def test_depth_counts_bonds_and_rings_are_rigid():
     tables = chemistry_tables(NAMES)
     at = rows("LYS", "N", "CA", "C", "O", "CB", "CG", "CD", "CE", "NZ")
-    np.testing.assert_array_equal(tables.depth[at], [0, 0, 0, 2, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(tables.depth[at], [0, 0, 0, 2, 1, 2, 3, 5, 7])
     np.testing.assert_array_equal(
-        tables.depth[rows("TYR", "CB", "CG", "CZ", "OH")], [1, 1, 1, 6]
+        tables.depth[rows("TYR", "CB", "CG", "CD1", "CZ", "OH")], [1, 1, 1, 2, 6]
     )
     np.testing.assert_array_equal(tables.depth[rows("ASP", "OD1")], [3])
     guanidinium = tables.depth[rows("ARG", "CD", "NE", "CZ", "NH2")]
-    np.testing.assert_array_equal(guanidinium, [3, 3, 3, 3])
+    np.testing.assert_array_equal(guanidinium, [2, 2, 2, 2])
 
 
 def test_groups_are_those_of_the_side_chains():
@@ -50,7 +50,7 @@ def test_groups_are_those_of_the_side_chains():
         f"{kind.name} {name}" for kind in residues_of(AMINO_ACIDS) for name in kind.atoms
     }
     assert members(Group.CARBOXYLATE) == {"ASP OD1", "ASP OD2", "GLU OE1", "GLU OE2"}
-    assert members(Group.ACID_CARBON) == {"ASP CB", "ASP CG", "GLU CB", "GLU CG", "GLU CD"}
+    assert members(Group.ACID_CARBON) == {"ASP CG", "GLU CG", "GLU CD"}
     assert members(Group.HYDROXYL) == {"SER OG", "THR OG1", "TYR OH"}
     assert members(Group.SULPHUR) & of_real_atoms == {"CYS SG", "MET SD"}
     nitrogens = {"LYS NZ", "ARG NE", "ARG NH1", "ARG NH2", "ASN ND2", "GLN NE2", "TRP NE1"}
@@ -75,7 +75,7 @@ def test_entries_know_their_chemistry_and_parts_keep_it(tmp_path):
     ammonium = (entry.atom_name == names.index("NZ")) & (kinds == lysine)
     assert ammonium.any()
     assert (atoms.hydrogens[ammonium] == 3).all()
-    assert (atoms.depth[ammonium] == 5).all()
+    assert (atoms.depth[ammonium] == 7).all()
     part = atoms.only(ammonium)
     assert len(part) == ammonium.sum()
     np.testing.assert_array_equal(part.residue, atoms.residue[ammonium])

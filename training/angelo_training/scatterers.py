@@ -44,13 +44,16 @@ HYDROGENS = {
 #: side-chain atom two bonds out.
 DEPTHS = {"B": 1, "G": 2, "D": 3, "E": 4, "Z": 5, "H": 6}
 CARBONYL_DEPTH = 2
-#: Rings are rigid and mostly buried: they fade like their first atom. Guanidinium is held by
-#: its hydrogen bonds and fades no further than the carbon before it.
+#: Rings are rigid and mostly buried: they fade like their first atom, at their far end like the
+#: next. Guanidinium is held by its hydrogen bonds and fades no further than CG; the end of
+#: lysine is held by nothing.
 RINGS = ("HIS", "PHE", "PRO", "TRP", "TYR")
-DEEPEST = {"ARG": 3}
+FAR_END = ("E", "Z", "H")
+DEEPEST = {"ARG": 2}
+LYSINE_END = {"CE": 5, "NZ": 7}
 #: Oxygens that are charged at neutral pH, and what else of these side chains they weaken.
 CARBOXYLATES = {"ASP": ("OD1", "OD2"), "GLU": ("OE1", "OE2")}
-ACID_CARBONS = {"ASP": ("CB", "CG"), "GLU": ("CB", "CG", "CD")}
+ACID_CARBONS = {"ASP": ("CG",), "GLU": ("CG", "CD")}
 HYDROXYLS = {"SER": ("OG",), "THR": ("OG1",), "TYR": ("OH",)}
 #: Volume of an atom by element and hydrogens bonded to it, Å³: means over buried and exposed
 #: kinds of Tsai et al., J. Mol. Biol. 290 (1999) 253, table 2. CH in a ring is CH_IN_RING.
@@ -161,5 +164,7 @@ def _depth(residue: str, name: str) -> int:
         return CARBONYL_DEPTH
     depth = DEPTHS.get(name[1], 0) if len(name) > 1 and name != "CA" else 0
     if residue in RINGS and name[0] != "O":
-        return min(depth, 1)
+        return min(depth, 2 if name[1:2] in FAR_END else 1)
+    if residue == "LYS":
+        return LYSINE_END.get(name, depth)
     return min(depth, DEEPEST.get(residue, depth))

@@ -113,7 +113,7 @@ def draw_conditions(
         weighting=bool(rng.random() < 0.7),
         low_pass=float(resolution * rng.uniform(0.8, 1.05)) if rng.random() < 0.75 else 0.0,
         b_overall=float(rng.uniform(-30, 120)),
-        b_scale=float(rng.uniform(0.1, 0.8)),
+        b_scale=float(rng.uniform(0.2, 1.2)),
         local_b=float(rng.uniform(0, 60)),
         side_b=float(rng.uniform(5, 30)),
         exposed_b=float(rng.uniform(0, 25)),
@@ -121,7 +121,7 @@ def draw_conditions(
         polar=float(rng.uniform(0.6, 1.0)),
         sulphur=float(rng.uniform(0.5, 1.0)),
         hydrogen=float(rng.uniform(0.3, 1.0)),
-        solvent=float(rng.uniform(0.3, 1.2)),
+        solvent=float(rng.uniform(0.3, 1.3)),
         mask=mask,
         mask_radius=float(radius.get(mask, 4.0)),
         mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
@@ -354,7 +354,7 @@ def local_scattering(
     kept: dict[Group, np.ndarray | float] = {
         Group.CARBOXYLATE: conditions.carboxylate * rng.uniform(0.5, 1.5, len(atoms)),
         Group.ACID_CARBON: (1 + conditions.carboxylate) / 2,
-        Group.HYDROXYL: conditions.polar * rng.uniform(0.8, 1.2, len(atoms)),
+        Group.HYDROXYL: conditions.polar * rng.uniform(0.6, 1.1, len(atoms)),
         Group.NITROGEN: conditions.polar * rng.uniform(0.8, 1.2, len(atoms)),
         Group.SULPHUR: conditions.sulphur,
     }

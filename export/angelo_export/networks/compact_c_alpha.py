@@ -134,8 +134,18 @@ class CompactCalpha(nn.Module):
 
     def _localised(self, density: Tensor) -> Tensor:
         """Density relative to its surroundings, and how strong those are."""
-        half = LOCAL_SIDE // 2
-        mean = functional.avg_pool3d(density, LOCAL_SIDE, stride=1, padding=half)
-        square = functional.avg_pool3d(density * density, LOCAL_SIDE, stride=1, padding=half)
+        mean, square = local_mean(density), local_mean(density * density)
         deviation = (square - mean * mean).clamp(min=0).sqrt() + DEVIATION_FLOOR
         return torch.cat(((density - mean) / deviation, deviation.log()), dim=1)
+
+
+def local_mean(values: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b 1 z y x"]:
+    """Mean over the cube of ``LOCAL_SIDE`` around each voxel, zeros beyond the box.
+
+    Axis by axis: torch takes ten times as long for all three at once.
+    """
+    for axis in range(3):
+        side, margin = [1, 1, 1], [0, 0, 0]
+        side[axis], margin[axis] = LOCAL_SIDE, LOCAL_SIDE // 2
+        values = functional.avg_pool3d(values, side, stride=1, padding=margin)
+    return values

@@ -149,9 +149,11 @@ calibrate: $(WORKSPACE)
 	$(PY) benchmarks/calibrate.py --bundle $(BUNDLE) $(BENCH_DATA) --entries $(ENTRIES)
 
 # ModelAngelo's own weights, brought by the user: make import-modelangelo WEIGHTS=original.zip ESM=esm1b_t33_650M_UR50S.pt
+# (HALF=1: in half precision).
 import-modelangelo: $(WORKSPACE)
-	$(PY) -m angelo_export import-modelangelo $(WEIGHTS) $(if $(ESM),--esm $(ESM)) \
-	    -o models/$(basename $(notdir $(patsubst %/,%,$(WEIGHTS))))
+	$(if $(filter file,$(origin WEIGHTS)),$(error give the official bundle, its folder or zip: make import-modelangelo WEIGHTS=original.zip))
+	$(PY) -m angelo_export import-modelangelo "$(WEIGHTS)" $(if $(ESM),--esm "$(ESM)") \
+	    $(if $(HALF),--half-precision) -o "models/$$(basename "$(WEIGHTS)" .zip)"
 
 include packaging/images.mk
 

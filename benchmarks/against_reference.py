@@ -335,7 +335,9 @@ def main(
         take_weights(theirs, graph, "ipa.")
         rows.append(time_crop(theirs, folder, sizes, device, threads))
     facts = machine_facts(machine) | {"torch": torch.__version__, "device": device}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     content = {"machine": facts, "threads": threads, "small": small, "rows": rows}
+    content["peak_memory_mib"] = peak
     if out is not None:
         write_json(out, content)
     table = Table(
@@ -346,8 +348,7 @@ def main(
         shown = [f"{x:.2f}" for x in (*times, row["ratio"], row["cpu_ratio"])]
         table.add_row(row["what"], *shown, json.dumps(row["difference"]))
     Console(width=150).print(table)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    typer.echo(f"peak memory of this process, both programs: {peak:.0f} MiB")
+    typer.echo(f"peak memory of this process, both programs: {peak} MiB")
 
 
 if __name__ == "__main__":

@@ -311,6 +311,25 @@ def test_files_that_torch_did_not_write_are_refused(content, tmp_path):
         read_esm(tmp_path)
 
 
+def test_truncated_files_are_called_that(tmp_path):
+    path = saved(tmp_path, checkpoint("esm1b"))
+    whole = path.read_bytes()
+    for share in (0.5, 0.75):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(CheckpointError, match="damaged or truncated"):
+            read_esm(path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    path = saved(tmp_path, checkpoint("esm2"))
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["import-esm", str(path), "-o", str(tmp_path / "file" / "esm")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     content = checkpoint("esm2")
     content["model"][WRAPPED + "layers.0.fc1.bias"][0] = torch.nan

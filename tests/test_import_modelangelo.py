@@ -1,5 +1,6 @@
 """Official bundles of reduced widths: from their files to a model, and what is refused."""
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -28,14 +29,14 @@ from typer.testing import CliRunner
 from angelo.bundle import load_bundle
 from angelo.cli import app as angelo
 from angelo.errors import BundleError, OutputError
-from angelo.job import BuildJob
+from angelo.job import NO_PROTEIN, BuildJob, read_inputs
 from angelo.pipeline import build_model
 from angelo.residues import AMINO_ACIDS, NUCLEOTIDES, RESIDUE_TYPES
 from angelo.session import CPU
 from angelo_export import import_modelangelo as module
 from angelo_export import modelangelo_parity as parity
 from angelo_export.__main__ import app
-from angelo_export.import_modelangelo import RECORD, import_modelangelo
+from angelo_export.import_modelangelo import RECORD, import_modelangelo, load_official
 from angelo_export.modelangelo_files import PUBLISHED, cube_side_of, load_state, open_official
 from angelo_export.modelangelo_graphs import Piece, random_inputs
 from angelo_export.modelangelo_networks import calpha_network, graph_config
@@ -239,8 +240,11 @@ def test_a_stopped_import_goes_on(tmp_path, quick, monkeypatch):
     (work / "layer_01.onnx").write_bytes(b"damaged")
     (work / "stale.onnx").write_bytes(b"of another source")
     quick.clear()
-    import_modelangelo(source, tmp_path / "out")
+    told = []
+    import_modelangelo(source, tmp_path / "out", progress=lambda name, *_: told.append(name))
     assert quick == ["layer_01.onnx", "heads.onnx"]
+    assert [name for name in told if "finished before" not in name] == quick
+    assert len(told) == 5
     assert not work.exists()
     assert not (tmp_path / "out" / "stale.onnx").exists()
 
@@ -254,6 +258,16 @@ def test_other_settings_start_anew(tmp_path, quick, monkeypatch):
     quick.clear()
     import_modelangelo(source, tmp_path / "out", half=True)
     assert len(quick) == 5
+
+
+def test_sequences_that_are_missing_are_said_to_be(made, tmp_path):
+    map_path, fasta = write_tiny_inputs(tmp_path)
+    rna = tmp_path / "rna.fasta"
+    rna.write_text(">r\nGGACUUCGGUCC\n")
+    job = BuildJob(map_path, None, tmp_path / "out", bundle=made.folder, device="cpu")
+    assert NO_PROTEIN in read_inputs(job).notes
+    assert NO_PROTEIN in read_inputs(replace(job, rna_path=rna)).notes
+    assert NO_PROTEIN not in read_inputs(replace(job, rna_path=rna, fasta_path=fasta)).notes
 
 
 def test_what_exists_is_not_overwritten(made, tmp_path):
@@ -299,7 +313,7 @@ class Evil:
         (lambda p: torch.save(Evil(), p / "c_alpha" / "chkpt.torch"), "could run any code"),
         (lambda p: torch.save([1], p / "c_alpha" / "chkpt.torch"), "holds no parameters"),
         (lambda p: torch.save({"a": 1}, p / "c_alpha" / "chkpt.torch"), "not a parameter"),
-        (lambda p: (p / "c_alpha" / "chkpt.torch").write_bytes(b"x"), "not a readable"),
+        (lambda p: (p / "c_alpha" / "chkpt.torch").write_bytes(b"x"), "truncated"),
         (lambda p: torch.save(random_graph(GRAPH), p / "c_alpha" / "chkpt.torch"), "exchanged"),
         (lambda p: torch.save(random_calpha(), p / "gnn" / "chkpt_101.torch"), "exchanged"),
     ],
@@ -312,6 +326,47 @@ def test_wrong_sources_are_refused_in_one_line(tmp_path, capfd, spoil, said):
     assert "\n" not in str(caught.value)
     assert "code from a checkpoint" not in capfd.readouterr().out
     assert not list(tmp_path.glob("out*"))
+
+
+def test_settings_beside_the_weights_are_let_in_and_not_used(tmp_path):
+    path, state = tmp_path / "chkpt.torch", random_calpha()
+    args = argparse.Namespace(box_size=64, name="c_alpha", loss=np.float64(0.3))
+    content = {"model": state, "args": args, "best": np.float32(2), "step": np.int64(7)}
+    torch.save(content, path)
+    loaded = load_state(path)
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    whole = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(CheckpointError, match="damaged or truncated"):
+            load_state(path)
+
+
+def test_room_for_the_language_model_is_foreseen(tmp_path, monkeypatch):
+    source = write_official(tmp_path / "source")
+    esm = write_esm(tmp_path / "tiny.pt")
+    usage = shutil.disk_usage(tmp_path)
+    graphs = load_official(source, tmp_path).n_bytes
+    monkeypatch.setattr("angelo_export.import_modelangelo.SPARE_BYTES", 0)
+    monkeypatch.setattr("angelo_export.import_modelangelo.SPARE_FACTOR", 1.0)
+    free = usage._replace(free=graphs + 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    told = []
+    with pytest.raises(OutputError, match="the import needs"):
+        import_modelangelo(source, tmp_path / "out", esm, progress=lambda *a: told.append(a))
+    assert told == []
+
+
+def test_a_margin_may_be_zero(tmp_path):
+    calpha = CONFIG["ca_infer_args"]
+    config = CONFIG | {"ca_infer_args": calpha | {"crop": 0}}
+    source = write_official(tmp_path / "source", sizes=NO_SEQUENCE, config=config)
+    assert load_official(source, tmp_path).schedule.margin == 0
+    config = CONFIG | {"ca_infer_args": calpha | {"stride": 0}}
+    source = write_official(tmp_path / "other", sizes=NO_SEQUENCE, config=config)
+    with pytest.raises(CheckpointError, match=r"ca_infer_args\.stride .* is 0"):
+        load_official(source, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b"no zip"])

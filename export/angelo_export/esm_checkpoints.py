@@ -63,6 +63,16 @@ def import_esm(path: Path, folder: Path, *, half: bool) -> EsmExport:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputError(f"{folder}: holds files already; name a new folder")
+    try:
+        return _import_esm(path, folder, half)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}); check that folder and "
+            "the room on its disk, or give another one with -o"
+        ) from error
+
+
+def _import_esm(path: Path, folder: Path, half: bool) -> EsmExport:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as scratch:
         unfinished = Path(scratch)

@@ -6,15 +6,14 @@ and contacts are left out on purpose.
 
 import argparse
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from angelo_export.foreign import load_foreign
 from angelo_export.networks.language import ALPHABET, ESM1B, LanguageConfig, LanguageEmbedder
 from angelo_export.weights import CheckpointError
 
@@ -40,7 +39,7 @@ def read_esm(path: Path) -> LanguageEmbedder:
         If the file cannot be read, holds anything but tensors and settings, or holds another
         network; one line that says which.
     """
-    parameters, settings = _parts(path, _load(path))
+    parameters, settings = _parts(path, load_foreign(path))
     state = {name: v for name, v in parameters.items() if not name.startswith(HEADS)}
     if parameters and not state:
         raise CheckpointError(
@@ -53,36 +52,6 @@ def read_esm(path: Path) -> LanguageEmbedder:
     _require_same(path, state, network.state_dict(), settings)
     network.load_state_dict({name: v.float() for name, v in state.items()}, assign=True)
     return network.eval()
-
-
-def _load(path: Path) -> Any:
-    """Content of a torch file: tensors, built-in values and ``argparse.Namespace``."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            # Mapped where the file's format allows: weights are read when they are needed.
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror or error}); check the path"
-        ) from None
-    except UnpicklingError as error:
-        if (refused := re.search(r"GLOBAL (\S+)", str(error))) is None:
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f"{path}: asks for {refused[1]} to be loaded, which could run code from the file; "
-            "only tensors, built-in values and argparse.Namespace are let in. Fetch the file "
-            "again from its source, or save its 'model' entry alone to another file"
-        ) from None
-    except Exception as error:  # damaged zips and pickles raise many types
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: not a torch file, or a damaged one ({type(error).__name__}); fetch it again"
-    )
 
 
 def _parts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

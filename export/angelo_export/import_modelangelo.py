@@ -38,6 +38,8 @@ Progress = Callable[[str, int, int], None]
 EMBEDDER = "embedder.onnx"
 #: What an import has finished, in its working folder.
 RECORD = "import.json"
+#: What progress says of a file that an earlier run of the same command wrote.
+FINISHED = ", finished before"
 #: Model card.
 CARD_FILE = "README.md"
 #: Room on the disk beyond the weights: graphs, and one file that is written twice.
@@ -115,8 +117,9 @@ def import_modelangelo(
         work.rename(out)
     except OSError as error:
         raise OutputError(
-            f"{work}: cannot be written ({error.strerror or error}); free some space, or give "
-            "another folder with -o. The same command goes on behind the last finished file"
+            f"{work}: cannot be written ({error.strerror or error}); check that folder and "
+            "the room on its disk, or give another one with -o. The same command goes on "
+            "behind the last finished file"
         ) from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -146,7 +149,8 @@ def _write(
 ) -> dict[str, Any]:
     """Write everything into the working folder; returns the manifest."""
     files, config = networks.files, networks.graph.config
-    require_language(files, networks.schedule, config.sequence, esm)
+    n_bytes = networks.n_bytes
+    n_bytes += require_language(files, networks.schedule, config.sequence, esm)
     facts = {
         "half_precision": half,
         "checkpoints": {
@@ -156,13 +160,14 @@ def _write(
         },
     }
     record = Record(work, {**facts, "cube_side": files.cube_side, "versions": versions()})
-    _require_room(work, networks.n_bytes // (2 if half else 1), record.n_bytes)
+    _require_room(work, n_bytes // (2 if half else 1), record.n_bytes)
     pieces = list(networks.pieces())
     n_files = len(pieces) + (esm is not None)
     for i, piece in enumerate(pieces):
+        is_done = piece.name in record.pieces
         if progress is not None:
-            progress(piece.name, i, n_files)
-        if piece.name not in record.pieces:
+            progress(f"{piece.name}{FINISHED if is_done else ''}", i, n_files)
+        if not is_done:
             record.add(piece.name, write_compared(piece, work, half=half))
             gc.collect()  # the exporter leaves cycles that hold a layer's weights
     if esm is not None:
@@ -183,8 +188,10 @@ def _write(
 
 def require_language(
     files: OfficialFiles, schedule: Schedule, width: int | None, esm: Path | None
-) -> None:
+) -> int:
     """Require a language model of the right width, or none where none is used.
+
+    Returns the size of its embedder in single precision, bytes.
 
     Raises
     ------
@@ -194,7 +201,7 @@ def require_language(
     if width is None:
         if esm is not None:
             raise CheckpointError(f"{files.name} uses no sequences; leave --esm out")
-        return
+        return 0
     wanted = schedule.esm_model or "esm1b_t33_650M_UR50S"
     if esm is None:
         raise CheckpointError(
@@ -203,13 +210,15 @@ def require_language(
         )
     from angelo_export.esm_files import read_esm
 
-    if (found := read_esm(esm).config.width) != width:
+    network = read_esm(esm)
+    if (found := network.config.width) != width:
         raise CheckpointError(
             f"{esm}: embeddings of width {found}, but {files.name} wants {width}; give "
             f"{wanted}.pt"
         )
     if esm.stem != wanted:
         log.warning("%s was trained on embeddings of %s, not %s", files.name, wanted, esm.stem)
+    return sum(4 * value.numel() for value in network.state_dict().values())
 
 
 def _write_embedder(esm: Path, work: Path, half: bool) -> dict[str, Any]:

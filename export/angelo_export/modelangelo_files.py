@@ -14,13 +14,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from angelo.errors import OutputError
+from angelo_export.foreign import load_foreign
 from angelo_export.weights import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -205,7 +204,7 @@ def read_schedule(files: OfficialFiles) -> Schedule:
     Raises
     ------
     CheckpointError
-        If a value is not a positive number.
+        If a value is not a positive number (a margin may be 0).
     """
     parts = {}
     for key in ("ca_infer_args", "gnn_infer_args"):
@@ -213,9 +212,10 @@ def read_schedule(files: OfficialFiles) -> Schedule:
         if not isinstance(parts[key], dict):
             raise CheckpointError(f"{files.name}: {key} of config.json is not an object")
 
-    def number(part: str, key: str, default: float) -> float:
+    def number(part: str, key: str, default: float, *, may_be_zero: bool = False) -> float:
         value = parts[part].get(key, default)
-        if type(value) not in (int, float) or not value > 0:
+        is_number = type(value) in (int, float)
+        if not is_number or not (value > 0 or (may_be_zero and value == 0)):
             raise CheckpointError(
                 f"{files.name}: {part}.{key} of config.json is {value!r}, which is no positive "
                 "number"
@@ -226,7 +226,7 @@ def read_schedule(files: OfficialFiles) -> Schedule:
     esm_model = parts[graph].get("esm_model")
     return Schedule(
         window=int(number(calpha, "box_size", 64)),
-        margin=int(number(calpha, "crop", 6)),
+        margin=int(number(calpha, "crop", 6, may_be_zero=True)),
         stride=int(number(calpha, "stride", 16)),
         threshold=number(calpha, "threshold", 0.05),
         rounds=int(number(graph, "num_rounds", 3)),
@@ -240,27 +240,14 @@ def read_schedule(files: OfficialFiles) -> Schedule:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Parameters of an official checkpoint, in single precision; no code of it is run.
 
-    The file is mapped into memory where its format allows: weights are read when they are used.
+    Settings beside them are left alone. Weights are read when they are used.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read, holds code or objects, or no parameters.
     """
-    try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except UnpicklingError as error:
-        if (refused := re.search(r"GLOBAL (\S+)", str(error))) is None:
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f"{path}: asks for {refused[1]} to be loaded, which could run any code, and is "
-            "refused. If you trust the file, save its weights alone with the program it is "
-            "from: torch.save({'model': checkpoint['model']}, file)"
-        ) from error
-    except Exception as error:  # damaged files raise many types
-        raise _damaged(path, error) from error
+    content = load_foreign(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path}: holds no parameters; {WANTED}")
@@ -268,9 +255,3 @@ def load_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: entry {name!r} is not a parameter; {WANTED}")
     return {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: not a readable checkpoint ({type(error).__name__}); fetch it again"
-    )

@@ -90,12 +90,13 @@ class _Shapes:
         self._path, self._state = path, state
 
     def __call__(self, name: str) -> tuple[int, ...]:
-        if name not in self._state or not self._state[name].ndim:
+        value = self._state.get(name)
+        if value is None or not value.ndim or not value.numel():
             raise CheckpointError(
-                f"{self._path}: has no parameter {name}, so it is no checkpoint of this "
-                "ModelAngelo network; were two files exchanged?"
+                f"{self._path}: has no parameter {name}, or an empty one, so it is no "
+                "checkpoint of this ModelAngelo network; were two files exchanged?"
             )
-        return tuple(self._state[name].shape)
+        return tuple(value.shape)
 
     def count(self, pattern: str) -> int:
         """How many names, numbered from 0, there are."""

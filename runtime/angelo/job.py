@@ -23,6 +23,13 @@ NO_SEQUENCES = (
 NO_NUCLEIC_ACID = "no DNA or RNA among the sequences: nucleotides are left out"
 
 
+#: What a person is told whose networks read sequences, and who gave none of a protein.
+NO_PROTEIN = (
+    "these networks were trained with protein sequences and get none: expect worse residue "
+    "types than from networks trained without"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class BuildJob:
     """What to build, from what, where, and how."""
@@ -119,6 +126,8 @@ def read_inputs(job: BuildJob) -> Inputs:
         records, notes = read_sequences(files, builds_nucleotides=knows_both)
     if files and knows_both and all(record.kind == "protein" for record in records):
         notes = (*notes, NO_NUCLEIC_ACID)
+    if bundle.language is not None and not any(r.kind == "protein" for r in records):
+        notes = (*notes, NO_PROTEIN)
     density = read_map(job.map_path, job.voxel_size)
     if job.half_map_path is not None:
         density = average_half_maps(density, read_map(job.half_map_path, job.voxel_size))

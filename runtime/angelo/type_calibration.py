@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 MIN_PLACED = 50
 #: Temperature that is expected before a map has told its own, and how far (natural logarithm)
 #: that of a map is from it; and of the biases, natural-log units.
-USUAL_TEMPERATURE, TEMPERATURE_SPREAD, BIAS_SPREAD = 1.3, 0.25, 0.25
+USUAL_TEMPERATURE, TEMPERATURE_SPREAD, BIAS_SPREAD = 1.5, 0.25, 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,15 @@ bench-models: $(WORKSPACE)
 	$(ACCURACY)
 	$(PY) benchmarks/model_tables.py
 
-# What the sequences do for the models.
+# What the sequences do for the models: the bundle's weights, exported so that they read them.
+READING = build/reading
+
 bench-sequence: $(WORKSPACE)
-	$(PY) benchmarks/sequence_gain.py --bundle $(BUNDLE) $(BENCH_DATA)
+	mkdir -p $(READING)
+	sed 's/"reads_sequences": false/"reads_sequences": true/' $(BUNDLE)/settings.json > $(READING)/settings.json
+	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(READING)/settings.json \
+	    --spectrum training/angelo_training/spectrum.json --out $(READING)
+	$(PY) benchmarks/sequence_gain.py --bundle $(READING) $(BENCH_DATA) --entries $(ENTRIES)
 
 # The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
 # weight file instead of the bundle's, with the results beside that file.

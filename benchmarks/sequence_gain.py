@@ -39,7 +39,8 @@ GIVEN = {
 }
 HEAD = """# What the sequences are worth
 
-Written by `make bench-sequence`; no figure is typed by hand. The same map and C-alphas,
+Written by `make bench-sequence`; no figure is typed by hand. The bundle's weights are
+exported so that they read the sequences. The same map and C-alphas,
 with other sequences given to the graph network and to the alignment. *Network* is the share of
 matched residues whose best type by the network's own logits is right, before any alignment.
 *Pruned* is the model that the sequences support: its residues, how much of the deposited

@@ -44,9 +44,9 @@ CONFIG = {
 }
 HEAD = """# Import of random weights of ModelAngelo's full sizes
 
-Written by `python benchmarks/full_size_import.py --scratch FOLDER`, on {cores} cores of a
-machine called {machine}. The C-alpha network is as far from double precision as torch in
-single precision is, which is what its difference comes from.
+Written by `python benchmarks/full_size_import.py --scratch FOLDER{option}`, on {cores}
+cores of a machine called {machine}. The C-alpha network is as far from double
+precision as torch in single precision is, which is what its difference comes from.
 
 """
 #: For a check of this program in seconds.
@@ -141,7 +141,8 @@ def main(
     text += markdown_table(["file", "MB", "worst difference from torch"], rows)
     if out is not None:
         write_json(out, {"machine": facts, "cost": cost, "gigabytes": total, "rows": rows})
-        head = HEAD.format(cores=facts["cores"], machine=facts["machine"])
+        option = " --half-precision" if half else ""
+        head = HEAD.format(option=option, **facts)
         out.with_suffix(".md").write_text(f"{head}{text}\n", encoding="utf-8")
     typer.echo(text)
 

@@ -99,12 +99,12 @@ bench-models: $(WORKSPACE)
 
 # What the sequences do for the models: the bundle's weights, exported so that they read them.
 READING = build/reading
+EXPORT = $(PY) -m angelo_export compact --weights $(WEIGHTS) --spectrum training/angelo_training/spectrum.json
 
 bench-sequence: $(WORKSPACE)
 	mkdir -p $(READING)
 	sed 's/"reads_sequences": false/"reads_sequences": true/' $(BUNDLE)/settings.json > $(READING)/settings.json
-	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(READING)/settings.json \
-	    --spectrum training/angelo_training/spectrum.json --out $(READING)
+	$(EXPORT) --settings $(READING)/settings.json --out $(READING)
 	$(PY) benchmarks/sequence_gain.py --bundle $(READING) $(BENCH_DATA) --entries $(ENTRIES)
 
 # The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
@@ -147,8 +147,7 @@ weights:
 	for network in c_alpha language gnn; do cp $(RUNS)/$$network/weights.pt $(WEIGHTS)/$$network.pt; done
 
 bundle: $(WORKSPACE)
-	$(PY) -m angelo_export compact --weights $(WEIGHTS) --settings $(BUNDLE)/settings.json \
-	    --spectrum training/angelo_training/spectrum.json --out $(BUNDLE)
+	$(EXPORT) --settings $(BUNDLE)/settings.json --out $(BUNDLE)
 
 # What predicted errors mean, measured and put into the bundle: after make bundle, before make bench.
 calibrate: $(WORKSPACE)

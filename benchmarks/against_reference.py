@@ -24,6 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from official_graphs import layer_inputs, relative, write_pieces
 from provenance import machine_facts, write_json
 from reference_networks import (
     Recorder,
@@ -40,14 +41,12 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from angelo.frames import apply_frames, frames_from_places, octant_rotations
-from angelo.neighbours import nearest_residues
-from angelo.sampling import sample_cubes, sample_sheared_rectangles
 from angelo.session import Device, Graph, Networks
 from angelo.types import BackboneFrames, Density
 from angelo_export.esm_checkpoints import GRAPH as EMBEDDER
-from angelo_export.modelangelo_graphs import Piece, calpha_piece, graph_pieces
+from angelo_export.foreign import load_foreign
+from angelo_export.modelangelo_graphs import calpha_piece, graph_pieces
 from angelo_export.networks.c_alpha import CalphaConfig, CalphaNetwork
-from angelo_export.networks.cryo import RECTANGLE_SIDE
 from angelo_export.networks.gnn import GraphConfig, GraphNetwork
 from angelo_export.networks.language import ALPHABET, ESM1B, LanguageConfig, LanguageEmbedder
 
@@ -109,15 +108,6 @@ def random_weights(sizes: Sizes) -> tuple[CalphaNetwork, GraphNetwork]:
     """Return both networks, with the initial weights of their layers."""
     torch.manual_seed(0)
     return CalphaNetwork(sizes.calpha).eval(), GraphNetwork(sizes.graph).eval()
-
-
-def write_pieces(pieces: list[Piece], folder: Path) -> None:
-    """Write graphs that the folder lacks: tracing all of them takes minutes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for piece in pieces:
-        if not (folder / piece.name).exists():
-            typer.echo(f"tracing {piece.name}", err=True)
-            piece.write(piece.trace(), folder)
 
 
 @torch.no_grad()
@@ -193,7 +183,7 @@ def time_crop(
         ("predicted error", last["predicted_error"], result["local_confidence_score"][-1]),
     ):
         wanted = expected.cpu().numpy()
-        worst[name] = _off(got.reshape(wanted.shape), wanted)
+        worst[name] = relative(got.reshape(wanted.shape), wanted)
     return _row("one crop", reference, ours, worst)
 
 
@@ -213,10 +203,7 @@ def time_language(folder: Path, sizes: Sizes, device: str, threads: int) -> dict
     if not embedder.exists():  # in a process of its own: it takes as much memory as all else
         command = [sys.executable, "-m", "angelo_export", "import-esm", str(checkpoint)]
         subprocess.run([*command, "-o", str(embedder)], check=True)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        weights = torch.load(checkpoint, weights_only=True, mmap=True)["model"]
-    take_language_weights(theirs, weights)
-    del weights
+    take_language_weights(theirs, load_foreign(checkpoint)["model"])
     rng = np.random.default_rng(2)
     letters = [ALPHABET.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"]
     ends = ALPHABET.index("<cls>"), ALPHABET.index("<eos>")
@@ -234,7 +221,7 @@ def time_language(folder: Path, sizes: Sizes, device: str, threads: int) -> dict
     with ours.timed(device):
         embedding = graph(tokens=tokens)["embedding"]
     expected = result["representations"][layer].cpu().numpy()
-    return _row("language model", reference, ours, {"embedding": _off(embedding, expected)})
+    return _row("language model", reference, ours, {"embedding": relative(embedding, expected)})
 
 
 def _run_layers(
@@ -260,33 +247,17 @@ def _run_layers(
         frames = BackboneFrames(array[..., :3].copy(), array[..., 3].copy())
         graph = networks.open(f"layer_{layer:02}.onnx")
         with clock.timed(device):
-            neighbours = nearest_residues(frames.ca, config.neighbours)
-            output = graph(
-                features=step.features.numpy(),
-                rotations=frames.rotation,
-                positions=frames.ca - frames.ca.mean(axis=0),
-                neighbours=neighbours,
-                cubes=sample_cubes(density, frames, config.cube_side, 1.0),
-                rectangles=sample_sheared_rectangles(
-                    density, frames, neighbours, config.rectangle_length, RECTANGLE_SIDE, 1.0
-                ),
-                is_protein=np.ones(len(frames), bool),
-                sequence_keys=pairs["keys"][layer],
-                sequence_values=pairs["values"][layer],
-            )
+            pair = {name: pairs[name][layer] for name in ("keys", "values")}
+            features, is_protein = step.features.numpy(), np.ones(len(frames), bool)
+            output = graph(**layer_inputs(config, density, frames, features, is_protein, pair))
             after = frames_from_places(frames, output["shifts"])
         for name, got, expected in (
             ("features", output["features_out"], step.features_out),
             ("N, CA, C", apply_frames(frames, output["shifts"]), step.places_out),
             ("axes", after.rotation, step.affines_out[..., :3]),
         ):
-            worst[name] = max(worst[name], _off(got, expected.numpy()))
+            worst[name] = max(worst[name], relative(got, expected.numpy()))
     return worst, output
-
-
-def _off(got: np.ndarray, expected: np.ndarray) -> float:
-    """Worst difference, relative to the largest value."""
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 def _row(what: str, reference: Clock, ours: Clock, off: dict[str, float]) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from provenance import machine_facts, write_json
 from report import markdown_table
 from torch import Tensor, nn
 
-from angelo_export.language_networks import Embedder, load_language
+from angelo_export.language_networks import Embedder, embed_letters, load_language
 from angelo_export.networks.blocks import SequenceAttention
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
-from angelo_export.networks.language import ALPHABET
 from angelo_export.networks.sequence_context import SequenceContext, SequenceContextConfig
 from angelo_export.weights import load_network
 from angelo_training.box_stream import StreamSettings
@@ -79,12 +78,7 @@ class Reader(nn.Module):
 
 def embedded(model: Embedder, sequences: Sequence[str]) -> Float[Tensor, "l e"]:
     """Embeddings of all sequences, one after another."""
-    parts = []
-    for sequence in sequences:
-        letters = [ALPHABET.index(letter) for letter in sequence]
-        tokens = [ALPHABET.index("<cls>"), *letters, ALPHABET.index("<eos>")]
-        parts.append(model(torch.tensor([tokens]))[0, 1:-1].float())
-    return torch.cat(parts)
+    return torch.cat([embed_letters(model, sequence) for sequence in sequences])
 
 
 @torch.no_grad()

@@ -15,17 +15,15 @@ import numpy as np
 import torch
 import typer
 from golden import CASES, ITERATIONS, Recorded, recorded_calpha
+from official_graphs import layer_inputs, relative, write_pieces
 from provenance import machine_facts, write_json
 from report import markdown_table
 
 from angelo.frames import apply_frames, frames_from_places
-from angelo.neighbours import nearest_residues
-from angelo.sampling import sample_cubes, sample_sheared_rectangles
 from angelo.session import Graph, Networks
 from angelo.types import BackboneFrames, Density
-from angelo_export.modelangelo_graphs import Piece, calpha_piece, graph_pieces
+from angelo_export.modelangelo_graphs import calpha_piece, graph_pieces
 from angelo_export.networks.blocks import rotations_from_backbone, to_global
-from angelo_export.networks.cryo import RECTANGLE_SIDE
 
 #: Arrays in the order of the pipeline, and what they are.
 ARRAYS = {
@@ -50,20 +48,6 @@ ARRAYS = {
     "pred_torsions": "torsions",
 }
 Difference = tuple[str, float]
-
-
-def relative(got: np.ndarray | torch.Tensor, expected: np.ndarray | torch.Tensor) -> float:
-    """Largest difference, relative to the largest magnitude expected.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    got, expected = np.asarray(got), np.asarray(expected)
-    if got.shape != expected.shape:
-        raise ValueError(f"{got.shape} is not the shape {expected.shape}")
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 def combined_types(recorded: Recorded, step: dict[str, torch.Tensor]) -> torch.Tensor | None:
@@ -121,12 +105,6 @@ def torch_differences(recorded: Recorded, iteration: int, layer: int) -> Iterato
         yield "pred_torsions", relative(torsions, recorded.arrays["out/final/pred_torsions"])
 
 
-def write_graphs(pieces: Iterator[Piece], folder: Path) -> None:
-    """ONNX files as an import writes them."""
-    for piece in pieces:
-        piece.write(piece.trace(), folder)
-
-
 def onnx_differences(
     recorded: Recorded, networks: Networks, iteration: int, layer: int
 ) -> Iterator[Difference]:
@@ -139,31 +117,20 @@ def onnx_differences(
         start = networks.open("start.onnx")
         features = start(start_features=is_protein[:, None].astype(np.float32))["features"]
         yield "start", relative(features, step["x_in"])
-    neighbours = nearest_residues(frames.ca, config.neighbours)
-    yield "neighbours", float((neighbours != step["neighbours"].numpy()).mean())
-    grid = recorded.arrays["grid"].numpy()
-    density = Density(grid, np.ones(3, np.float32), np.zeros(3, np.float32))
-    cubes = sample_cubes(density, frames, config.cube_side, 1.0)
-    length = config.rectangle_length
-    boxes = sample_sheared_rectangles(density, frames, neighbours, length, RECTANGLE_SIDE, 1.0)
-    expected_cubes, expected_boxes = recorded.density(step)
-    yield "cubes", relative(cubes, expected_cubes)
-    yield "rectangles", relative(boxes, expected_boxes)
     pair = {}
     if config.sequence is not None:
         embedding = recorded.arrays["sequence_embedding"].numpy()
         projected = networks.open("seq_kv.onnx")(embedding=embedding)
-        pair = {f"sequence_{name}": projected[name][layer] for name in ("keys", "values")}
-    output = networks.open(f"layer_{layer:02}.onnx")(
-        features=step["x_in"].numpy(),
-        rotations=frames.rotation,
-        positions=frames.ca - frames.ca.mean(axis=0),
-        neighbours=neighbours,
-        cubes=cubes,
-        rectangles=boxes,
-        is_protein=is_protein,
-        **pair,
-    )
+        pair = {name: projected[name][layer] for name in ("keys", "values")}
+    grid = recorded.arrays["grid"].numpy()
+    density = Density(grid, np.ones(3, np.float32), np.zeros(3, np.float32))
+    inputs = layer_inputs(config, density, frames, step["x_in"].numpy(), is_protein, pair)
+    is_other = inputs["neighbours"] != step["neighbours"].numpy()
+    yield "neighbours", float(is_other.mean())
+    expected_cubes, expected_boxes = recorded.density(step)
+    yield "cubes", relative(inputs["cubes"], expected_cubes)
+    yield "rectangles", relative(inputs["rectangles"], expected_boxes)
+    output = networks.open(f"layer_{layer:02}.onnx")(**inputs)
     yield "x_out", relative(output["features_out"], step["x_out"])
     yield "ncac", relative(apply_frames(frames, output["shifts"]), step["ncac"])
     after = frames_from_places(frames, output["shifts"])
@@ -206,8 +173,7 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case in CASES:
         recorded, graphs = Recorded(case), folder / case
-        graphs.mkdir()
-        write_graphs(graph_pieces(recorded.network), graphs)
+        write_pieces(graph_pieces(recorded.network), graphs)
         worst: dict[str, dict[str, float]] = {"torch": {}, "onnx": {}}
         with Networks(graphs) as networks:
             for iteration in ITERATIONS:

@@ -53,7 +53,7 @@ def test_layers_give_what_was_recorded(recorded, iteration, layer):
 
 
 def test_onnx_graphs_give_what_was_recorded(recorded, tmp_path):
-    parity.write_graphs(graph_pieces(recorded.network), tmp_path)
+    parity.write_pieces(graph_pieces(recorded.network), tmp_path)
     worst = {}
     with Networks(tmp_path, threads=1) as networks:
         for iteration in (0, 1):

@@ -163,18 +163,20 @@ def _write(
     _require_room(work, n_bytes // (2 if half else 1), record.n_bytes)
     pieces = list(networks.pieces())
     n_files = len(pieces) + (esm is not None)
-    for i, piece in enumerate(pieces):
-        is_done = piece.name in record.pieces
+
+    def must_write(name: str, done: int) -> bool:
+        """Whether a file is still to be written; tells of it either way."""
+        is_done = name in record.pieces
         if progress is not None:
-            progress(f"{piece.name}{FINISHED if is_done else ''}", i, n_files)
-        if not is_done:
+            progress(f"{name}{FINISHED if is_done else ''}", done, n_files)
+        return not is_done
+
+    for i, piece in enumerate(pieces):
+        if must_write(piece.name, i):
             record.add(piece.name, write_compared(piece, work, half=half))
             gc.collect()  # the exporter leaves cycles that hold a layer's weights
-    if esm is not None:
-        if progress is not None:
-            progress(EMBEDDER, len(pieces), n_files)
-        if EMBEDDER not in record.pieces:
-            record.add(EMBEDDER, _write_embedder(esm, work, half))
+    if esm is not None and must_write(EMBEDDER, len(pieces)):
+        record.add(EMBEDDER, _write_embedder(esm, work, half))
     manifest = manifest_of(
         name, files, networks.schedule, networks.calpha.config, config, facts, record.pieces
     )

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from angelo.types import BackboneFrames, Calphas
-from angelo_export.language_networks import load_language
+from angelo_export.language_networks import embed_letters, load_language
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.gnn import LayerOutput
-from angelo_export.networks.language import ALPHABET
 from angelo_training.box_stream import StreamSettings
 from angelo_training.graph_boxes import (
     GraphBox,
@@ -100,10 +99,7 @@ class Embedder:
         if sequence not in self._known:
             if len(self._known) > 3000:
                 self._known.clear()
-            letters = [ALPHABET.index(c) for c in sequence]
-            tokens = [ALPHABET.index("<cls>"), *letters, ALPHABET.index("<eos>")]
-            embedded = self.model(torch.tensor([tokens], device=self.device))
-            self._known[sequence] = embedded[0, 1:-1].float().cpu()
+            self._known[sequence] = embed_letters(self.model, sequence, self.device).cpu()
         return self._known[sequence].to(self.device)
 
 

@@ -1,7 +1,7 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench bench-models bench-sequence bench-calpha bench-hand bench-search train weights
+# setup lint bench bench-models bench-sequence bench-layers bench-calpha bench-hand bench-search train weights
 # bundle calibrate import-modelangelo clean, described in docs/develop.md and docs/weights.md;
 # locks image sif image-test slurm-test transcript, described in docs/images.md and docs/hpc.md.
 
@@ -40,7 +40,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench bench-models bench-sequence bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
+.PHONY: help setup demo test lint bench bench-models bench-sequence bench-layers bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -106,6 +106,10 @@ bench-sequence: $(WORKSPACE)
 	sed 's/"reads_sequences": false/"reads_sequences": true/' $(BUNDLE)/settings.json > $(READING)/settings.json
 	$(EXPORT) --settings $(READING)/settings.json --out $(READING)
 	$(PY) benchmarks/sequence_gain.py --bundle $(READING) $(BENCH_DATA) --entries $(ENTRIES)
+
+# Fewer layers of the graph network, fewer and more rounds: what they gain and cost.
+bench-layers: $(WORKSPACE)
+	$(PY) benchmarks/layers.py --bundle $(BUNDLE) $(BENCH_DATA)
 
 # The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
 # weight file instead of the bundle's, with the results beside that file.

@@ -1,5 +1,11 @@
 """Boxes: atoms where the density is, labels of what is there, repeatable numbers."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from tiny_structures import clean_conditions, pack_tiny, tiny_entry
@@ -81,3 +87,33 @@ def test_streams_are_in_order_with_and_without_workers():
     by_worker = stream_numbered(abs, -3, workers=1, ahead=2)
     assert [next(by_worker) for _ in range(5)] == [3, 2, 1, 0, 1]
     by_worker.close()
+
+
+def test_workers_of_a_killed_training_end(tmp_path):
+    # Killed while its worker, which tells its process number, is at work on the next example.
+    (tmp_path / "training.py").write_text(
+        "import os, signal, time\n"
+        "from angelo_training.box_stream import stream_numbered\n"
+        "def which(number):\n"
+        "    time.sleep(number)\n"
+        "    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    stream = stream_numbered(which, 0, workers=1, ahead=2)\n"
+        "    print(next(stream), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    told = tmp_path / "worker.txt"
+    with told.open("w") as file:
+        subprocess.run(
+            [sys.executable, "training.py"], cwd=tmp_path, stdout=file, timeout=60, check=False
+        )
+    worker = int(told.read_text())
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker still ran")

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import calibrate  # noqa: E402
 import cases  # noqa: E402
 import judgement  # noqa: E402
+import layers  # noqa: E402
 import model_tables  # noqa: E402
 import reliability  # noqa: E402
 import sequence_gain  # noqa: E402
@@ -145,6 +146,47 @@ def test_every_set_of_sequences_is_measured_on_the_same_calphas(tmp_path, files)
     table = sequence_gain.table_of([{"group": "real", "name": "tiny", "given": found}])
     assert table.count("\n") == 1 + 2 * len(sequence_gain.GIVEN)
     assert "| tiny | the right sequences | 16 |" in table
+
+
+# --------------------------------------------------------------------------------- layers
+
+
+def test_fewer_layers_are_the_first_ones(tmp_path, files):
+    prepared = staged.prepare(files, write_tiny_bundle(tmp_path / "bundle"), "cpu", 1)
+    whole = prepared.inputs.bundle.gnn
+    fewer = layers.with_layers(prepared, 1, 3).inputs.bundle.gnn
+    assert (fewer.layers, fewer.rounds) == (whole.layers[:1], 3)
+    with pytest.raises(ValueError, match="9 layers wanted, the bundle has"):
+        layers.with_layers(prepared, 9, 1)
+    row = layers.judge(prepared, tiny_reference())
+    assert (row["n_deposited"], row["n_matched"]) == (16, 16)
+    # 8 residues of random types support no sequence.
+    assert [row[f"pruned_{kind}"] for kind in ("right", "wrong", "stray")] == [0, 0, 0]
+    assert row["squared_error"] < 16 * 0.5**2
+
+
+def test_layers_are_summed_over_maps():
+    row = {
+        "group": "real",
+        "cpu_seconds": 1.5,
+        "n_deposited": 10,
+        "n_matched": 8,
+        "n_type_right": 4,
+        "squared_error": 2.0,
+        "pruned_right": 6,
+        "pruned_wrong": 1,
+        "pruned_stray": 0,
+    }
+    rows = [
+        {**row, "name": name, "layers": n_layers, "rounds": n_rounds}
+        for name in ("a", "b")
+        for n_layers, n_rounds in layers.VARIANTS
+    ]
+    bundle = {"name": "compact", "version": "9", "sha256": "0" * 64}
+    conditions = {"bundle": bundle, "device": "cpu"}
+    page = layers.page_of({"conditions": conditions, "machine": MACHINE, "rows": rows})
+    assert "2 maps, real:" in page
+    assert "| 4 | 2 | 3.0 | 16 of 20 | 0.50 | 50.0 | 12 / 2 / 0 |" in page
 
 
 # ---------------------------------------------------------------------------- reliability

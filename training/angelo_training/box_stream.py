@@ -1,12 +1,14 @@
 """Boxes by the thousand: simulated ahead by worker processes, in an order fixed by the seed."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -121,7 +123,9 @@ def stream_numbered(
         yield from map(make, count(first))
         return
     # Forking a process with torch's threads can hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_begin_worker, initargs=(start_worker,)
+    )
     try:
         waiting: deque[Future[T]] = deque()
         for number in count(first):
@@ -130,3 +134,17 @@ def stream_numbered(
                 yield waiting.popleft().result()
     finally:  # whoever stops early does not wait for examples that nobody will see
         pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(start_worker: Callable[[], None] | None) -> None:
+    # A training that is killed cannot end its workers: they watch whether it still runs.
+    Thread(target=_end_with_parent, daemon=True).start()
+    if start_worker is not None:
+        start_worker()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

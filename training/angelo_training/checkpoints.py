@@ -6,12 +6,11 @@ opening one never runs code from it.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from angelo_export.weights import (
     CheckpointError,
@@ -21,6 +20,18 @@ from angelo_export.weights import (
     unpacked,
     write_whole,
 )
+
+
+class Optimizer(Protocol):
+    """Whatever keeps moments between steps: one of torch's optimizers, or several as one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and built-in values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take over a saved state; ValueError if it does not fit."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If the weights are those of another network.
+            If the weights are those of another network, or the moments of another optimizer.
         """
         try:
             model.load_state_dict(self.model)
@@ -66,7 +77,13 @@ class Checkpoint:
                 "resume with the configuration it was written with, or start a new run"
             ) from error
         if optimizer is not None:
-            optimizer.load_state_dict(self.optimizer)
+            try:
+                optimizer.load_state_dict(self.optimizer)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"checkpoint of step {self.step} has moments that do not fit ({error}); "
+                    "start a new run from the weights beside it (--start-from)"
+                ) from error
         if rng is not None and self.numpy_rng is not None:
             rng.bit_generator.state = self.numpy_rng
         torch.set_rng_state(self.torch_rng)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from angelo_export.weights import save_weights
 from angelo_training.checkpoints import load_checkpoint, save_checkpoint, start_from_weights
+from angelo_training.optimizers import MatrixSteps
 from angelo_training.schedule import Budget, MovingAverage, learning_rate
 
 #: Longest gradient, in its norm over all parameters, that a step follows in full.
@@ -46,9 +46,7 @@ class RunState:
         #: What else the loop wants to find again: tensors and built-in values.
         self.extra: dict[str, Any] = {}
         self._spent, self._started = 0.0, time.monotonic()
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), rate, weight_decay=weight_decay
-        )
+        self.optimizer = MatrixSteps(network, rate, weight_decay)
         self.average = MovingAverage(network)
         if self.checkpoint.exists():
             self._resume()
@@ -79,15 +77,14 @@ class RunState:
         """Set and return the learning rate of this step."""
         share = self.budget.share(self.step, self.seconds)
         rate = learning_rate(self.rate, self.step, share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.set_rate(rate)
         return rate
 
     def take_step(self) -> None:
         """Follow the gradients that are there, and forget them."""
         nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.average.update(self.network)
         self.step += 1
 

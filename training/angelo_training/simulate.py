@@ -105,6 +105,9 @@ def draw_conditions(
     if mask is None:
         mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
     radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
+    # Most real maps differ as little between directions as the usual draws; EMD-30342 differs
+    # far more (benchmarks/realism.md).
+    anisotropy = 18 if rng.random() < 0.8 else 50
     return Conditions(
         resolution=resolution,
         fsc_width=float(rng.uniform(0.012, 0.03)),
@@ -127,7 +130,7 @@ def draw_conditions(
         mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
         pixel=float(rng.uniform(0.7, 1.4)),
         magnification=float(rng.uniform(0.98, 1.02)),
-        anisotropic_b=(float(rng.exponential(18)), float(rng.exponential(18))),
+        anisotropic_b=(float(rng.exponential(anisotropy)), float(rng.exponential(anisotropy))),
         anisotropic_noise=float(rng.uniform(0, 1)),
     )
 

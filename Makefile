@@ -1,7 +1,7 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench bench-models bench-sequence bench-layers bench-calpha bench-hand bench-search train weights
+# setup lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-hand bench-search train weights
 # bundle calibrate import-modelangelo clean, described in docs/develop.md and docs/weights.md;
 # locks image sif image-test slurm-test transcript, described in docs/images.md and docs/hpc.md.
 
@@ -40,7 +40,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench bench-models bench-sequence bench-layers bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
+.PHONY: help setup demo test lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -81,10 +81,10 @@ lint: $(WORKSPACE)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# Simulated entries of the benchmark, each at 2.5, 3.0 and 3.5 Å; the real maps come with them.
-ENTRIES ?= 12
-BENCH_DATA = --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
-ACCURACY = $(PY) benchmarks/accuracy.py --bundle $(BUNDLE) $(BENCH_DATA) --entries $(ENTRIES)
+# Simulated entries of the benchmarks, each at several resolutions; the real maps come with them.
+ENTRIES ?= 6
+BENCH_DATA = --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE) --entries $(ENTRIES)
+ACCURACY = $(PY) benchmarks/accuracy.py --bundle $(BUNDLE) $(BENCH_DATA)
 
 bench: $(WORKSPACE)
 	$(ACCURACY)
@@ -105,7 +105,7 @@ bench-sequence: $(WORKSPACE)
 	mkdir -p $(READING)
 	sed 's/"reads_sequences": false/"reads_sequences": true/' $(BUNDLE)/settings.json > $(READING)/settings.json
 	$(EXPORT) --settings $(READING)/settings.json --out $(READING)
-	$(PY) benchmarks/sequence_gain.py --bundle $(READING) $(BENCH_DATA) --entries $(ENTRIES)
+	$(PY) benchmarks/sequence_gain.py --bundle $(READING) $(BENCH_DATA)
 
 # Fewer layers of the graph network, fewer and more rounds: what they gain and cost.
 bench-layers: $(WORKSPACE)
@@ -114,8 +114,7 @@ bench-layers: $(WORKSPACE)
 # The C-alpha network alone, and the check of a map's hand; with CALPHA=weights.pt those of a
 # weight file instead of the bundle's, with the results beside that file.
 CALPHA ?=
-C_ALPHA_BENCH = --bundle $(BUNDLE) $(if $(CALPHA),--weights $(CALPHA)) \
-    --structures $(PACKED_STRUCTURES) --maps $(MAPS) --device $(DEVICE)
+C_ALPHA_BENCH = --bundle $(BUNDLE) $(if $(CALPHA),--weights $(CALPHA)) $(BENCH_DATA)
 
 bench-calpha: $(WORKSPACE)
 	$(PY) benchmarks/calpha.py $(C_ALPHA_BENCH)
@@ -123,6 +122,10 @@ bench-calpha: $(WORKSPACE)
 
 bench-hand: $(WORKSPACE)
 	$(PY) benchmarks/hand.py $(C_ALPHA_BENCH)
+
+# What is reached of what we set out to: after bench-models and bench-calpha of the same bundle.
+bench-targets: $(WORKSPACE)
+	$(PY) benchmarks/targets.py
 
 # The example without sequences, and its chains among the sequences of a FASTA file.
 SEQUENCES ?= data/proteins.fasta.gz
@@ -155,7 +158,7 @@ bundle: $(WORKSPACE)
 
 # What predicted errors mean, measured and put into the bundle: after make bundle, before make bench.
 calibrate: $(WORKSPACE)
-	$(PY) benchmarks/calibrate.py --bundle $(BUNDLE) $(BENCH_DATA) --entries $(ENTRIES)
+	$(PY) benchmarks/calibrate.py --bundle $(BUNDLE) $(BENCH_DATA)
 
 # ModelAngelo's own weights, brought by the user: make import-modelangelo WEIGHTS=original.zip ESM=esm1b_t33_650M_UR50S.pt
 # (HALF=1: in half precision).

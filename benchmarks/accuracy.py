@@ -211,7 +211,7 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write or go on with.")] = Path(
         "benchmarks/accuracy.json"
     ),
-    entries: options.Entries = 12,
+    entries: options.Entries = options.N_ENTRIES,
     resolutions: options.Resolutions = "2.5,3.0,3.5",
     only: Annotated[Part | None, typer.Option(help="One part of the benchmark.")] = None,
     quick: Annotated[

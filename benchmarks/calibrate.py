@@ -164,7 +164,7 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path(
         "benchmarks/confidence.json"
     ),
-    entries: Annotated[int, typer.Option(min=2, help="Simulated entries.")] = 12,
+    entries: Annotated[int, typer.Option(min=2, help="Simulated entries.")] = options.N_ENTRIES,
     resolutions: options.Resolutions = "2.5,3.0,3.5",
     device: options.Device = "cpu",
     threads: options.Threads = 0,

@@ -85,14 +85,16 @@ def run_cases(
 
 
 def timed_maps(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Maps of 100³, 200³ and 400³ voxels: in boxes of empty space, and one that is full."""
+    """Maps of 100³ to 600³ voxels: in boxes of empty space, and two that are full."""
     density = read_map(TIMED_MAP)
     name, path = "EMD-3488", folder / "timed.mrc"
     for text, larger in (
         (name, density),
         (f"{name} in a box of 200³", padded(density, 200)),
         (f"{name} in a box of 400³", padded(density, 400)),
-        (f"eight copies of {name}", tiled(density, 2)),
+        (f"{name} in a box of 600³", padded(density, 600)),
+        (f"8 copies of {name}", tiled(density, 2)),
+        (f"64 copies of {name}", tiled(density, 4)),
     ):
         write_map(path, larger)
         yield text, path
@@ -153,7 +155,7 @@ def main(
             "benchmarks/calpha.json, or with --weights calpha.json beside the weight file."
         ),
     ] = None,
-    entries: options.Entries = 12,
+    entries: options.Entries = options.N_ENTRIES,
     resolutions: options.Resolutions = "2.0,2.5,3.0,3.5,4.0",
     costs: Annotated[bool, typer.Option(help="Measure time and memory too.")] = True,
     tuning: Annotated[

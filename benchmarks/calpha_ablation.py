@@ -2,8 +2,8 @@
 
 Outputs are taken away one at a time before points are made or the graph network starts:
 offsets (voxels vote for themselves), directions (random frames), amino acids (logits of 0). The
-networks were trained with all of them. Margins: overlapping windows against ones that only
-touch.
+networks were trained with all of them. Margins: windows of the bundle's largest size that
+overlap, against ones that only touch.
 
     python benchmarks/calpha_ablation.py --maps data/maps
 """
@@ -21,7 +21,7 @@ import options
 import typer
 from accuracy import read_reference
 from calpha_judge import judge_calphas
-from calpha_search import open_graph
+from calpha_search import open_graph, predict_voxels
 from cases import Case, real_cases, simulated_cases
 from provenance import build_conditions, machine_facts, write_json
 from report import markdown_table
@@ -47,17 +47,18 @@ def search(
     prepared: Prepared, graph: Graph, margin: int | None = None
 ) -> tuple[VoxelPredictions, float]:
     """Voxels over the threshold, and the CPU seconds that they took."""
-    c_alpha = prepared.inputs.bundle.c_alpha
-    windows = c_alpha.windows
-    if margin is not None:
-        windows = touching(windows, windows.window, margin)
+    bundle = prepared.inputs.bundle
+    windows, threshold = bundle.c_alpha.windows, bundle.c_alpha.points.threshold
     began = time.process_time()
-    voxels = run_windows(
-        prepared.density,
-        windows,
-        lambda batch: graph(windows=batch)["logits"],
-        c_alpha.points.threshold,
-    )
+    if margin is None:  # the windows of a build
+        voxels = predict_voxels(prepared.density, bundle, graph, threshold)
+    else:
+        voxels = run_windows(
+            prepared.density,
+            touching(windows, windows.window, margin),
+            lambda batch: graph(windows=batch)["logits"],
+            threshold,
+        )
     return voxels, time.process_time() - began
 
 
@@ -86,6 +87,7 @@ def judge_build(prepared: Prepared, reference: ProteinCoordinates) -> dict[str, 
         types = types_of_model(model, reference) if model is not None else None
         right, matched = (types.n_right, types.n_matched) if types else (0, 0)
         figures[f"{kind}_recall"] = 100 * matched / len(reference)
+        figures[f"{kind}_precision"] = 100 * matched / max(types.n_built, 1) if types else 0.0
         figures[f"{kind}_sequence_recall"] = 100 * right / len(reference)
     return figures
 
@@ -122,11 +124,17 @@ def report_text(content: Mapping[str, Any]) -> str:
     bundle = content["conditions"]["bundle"]
     parts.append(
         f"`python benchmarks/calpha_ablation.py`: bundle {bundle['name']} {bundle['version']}, "
-        f"{content['machine']['date']}, {content['machine']['processor']}. Means over maps, %: "
-        "C-alphas of the unpruned models, residues of the right type in the unpruned and the "
-        "pruned ones; then points of the network alone."
+        f"{content['machine']['date']}, {content['machine']['processor']}. Means over the real "
+        f"maps and {content['entries']} simulated ones at 3.0 Å, %: C-alphas of the unpruned "
+        "models, residues of the right type in the unpruned and the pruned ones; then points "
+        "of the network alone. The networks were trained with all outputs."
     )
-    built = ("unpruned_recall", "unpruned_sequence_recall", "pruned_sequence_recall")
+    built = (
+        "unpruned_recall",
+        "unpruned_precision",
+        "unpruned_sequence_recall",
+        "pruned_sequence_recall",
+    )
     points = ("recall", "precision", "cpu_seconds")
     for key, values, names in (
         ("without", OUTPUTS, built),
@@ -157,7 +165,7 @@ def main(
     bundle: options.Bundle = options.BUNDLE,
     structures: options.Structures = options.STRUCTURES,
     maps: options.Maps = options.MAPS,
-    entries: Annotated[int, typer.Option(min=0, help="Simulated entries at 3.0 Å.")] = 4,
+    entries: options.Entries = options.N_ENTRIES,
     out: Annotated[Path, typer.Option(help="Figures; tables go beside them.")] = Path(
         "benchmarks/calpha_ablation.json"
     ),
@@ -173,6 +181,7 @@ def main(
     content = {
         "conditions": build_conditions(bundle, device, 0),
         "machine": machine_facts(""),
+        "entries": entries,
         "rows": rows,
     }
     write_json(out, content)

@@ -159,7 +159,7 @@ def main(
             "benchmarks/hand.json, or with --weights hand.json beside the weight file."
         ),
     ] = None,
-    entries: Annotated[int, typer.Option(min=0, help="Simulated entries.")] = 12,
+    entries: Annotated[int, typer.Option(min=0, help="Simulated entries.")] = options.N_ENTRIES,
     resolutions: options.Resolutions = "2.5,3.0,3.5,4.0",
     device: options.Device = "cpu",
     threads: options.Threads = 0,

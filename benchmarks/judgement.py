@@ -29,11 +29,21 @@ class Identity:
     """Those of fewer than 10 residues."""
 
 
+#: Figures of ``angelo.validate``; the deposited model has no part in them.
+GEOMETRY = (
+    "ramachandran_outliers",
+    "rotamer_outliers",
+    "clashscore",
+    "n_bond_outliers",
+    "n_angle_outliers",
+    "n_twisted_peptides",
+    "n_cis_others",
+)
 #: Names of all figures of a model.
 FIGURES = (
     *(field.name for field in fields(Evaluation)),
     *(field.name for field in fields(Identity)),
-    "ramachandran_outliers",
+    *GEOMETRY,
 )
 #: Figures of an empty model that are a plain zero; the other ones have no value.
 ZERO_WHEN_EMPTY = {
@@ -57,7 +67,8 @@ def judge(model: Path | None, reference: ProteinCoordinates) -> dict[str, Any]:
         return empty | {"n_deposited": len(reference)}
     built = read_structure(model)
     figures = evaluate(built, reference).as_dict() | asdict(identify(built, reference))
-    figures["ramachandran_outliers"] = validate(built).ramachandran_outliers
+    checked = validate(built).as_dict()
+    figures |= {name: checked[name] for name in GEOMETRY}
     return {n: round(v, 3) if isinstance(v, float) else v for n, v in figures.items()}
 
 

@@ -21,6 +21,8 @@ Device = Annotated[str, typer.Option(help="Where the networks run.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")]
 Machine = Annotated[str, typer.Option(help="What people call this machine.")]
 
+#: How many simulated entries, if nothing is said (``ENTRIES`` of the Makefile).
+N_ENTRIES = 6
 BUNDLE, STRUCTURES, MAPS = (
     Path("models/compact"),
     Path("data/structures.npz"),

@@ -164,12 +164,16 @@ def speed_text(speed: Mapping[str, Any]) -> str:
 def measured_text(content: Mapping[str, Any]) -> str:
     """With what the figures of a file were measured."""
     conditions, machine = content["conditions"], content["machine"]
-    bundle = conditions["bundle"]
     return (
-        f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]}), "
-        f"angelo {machine['versions']['angelo']}, {machine['date']}. Device "
-        f"{conditions['device']}: {machine_text(machine)}."
+        f"{bundle_text(content)}, angelo {machine['versions']['angelo']}, {machine['date']}. "
+        f"Device {conditions['device']}: {machine_text(machine)}."
     )
+
+
+def bundle_text(content: Mapping[str, Any]) -> str:
+    """Of which bundle the figures of a file are."""
+    bundle = content["conditions"]["bundle"]
+    return f"Bundle {bundle['name']} {bundle['version']} (checksum {bundle['sha256'][:12]})"
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:

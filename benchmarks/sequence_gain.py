@@ -45,7 +45,8 @@ with other sequences given to the graph network and to the alignment. *Network* 
 matched residues whose best type by the network's own logits is right, before any alignment.
 *Pruned* is the model that the sequences support: its residues, how much of the deposited
 sequence it has right (*recall*), and how many of its residues are wrong, in type or in place.
-With the wrong sequences the pruned model should be empty.
+With the wrong sequences the pruned model should be empty. Sums count residues, where the means
+of other pages count maps.
 """
 COLUMNS = ("matched", "network %", "pruned", "recall %", "wrong residues")
 

@@ -62,7 +62,8 @@ def test_without_offsets_points_are_voxels_and_types_are_unknown(found):
 
 
 def test_tables_are_means_over_maps_of_a_kind():
-    built = ("unpruned_recall", "unpruned_sequence_recall", "pruned_sequence_recall")
+    kinds = ("recall", "precision", "sequence_recall")
+    built = (*(f"unpruned_{kind}" for kind in kinds), "pruned_sequence_recall")
     rows = [
         {"group": group, "without": output, **dict.fromkeys(built, figure + 10.0 * number)}
         for group, figure in (("real", 40.0), ("real", 60.0), ("simulated_3.0", 90.0))
@@ -74,7 +75,8 @@ def test_tables_are_means_over_maps_of_a_kind():
     ]
     facts = {"bundle": {"name": "compact", "version": "9"}}
     machine = {"date": "today", "processor": "fast"}
-    text = report_text({"conditions": facts, "machine": machine, "rows": rows})
-    assert "| nothing | 50.0 | 50.0 | 50.0 | 90.0 | 90.0 | 90.0 |" in text
+    content = {"conditions": facts, "machine": machine, "entries": 1, "rows": rows}
+    text = report_text(content)
+    assert "| nothing | 50.0 | 50.0 | 50.0 | 50.0 | 90.0 | 90.0 | 90.0 | 90.0 |" in text
     assert "| offset | 60.0 |" in text
     assert "| 16 | 80.0 | 70.0 | 7.0 | – | – | – |" in text

@@ -29,6 +29,7 @@ import model_tables  # noqa: E402
 import reliability  # noqa: E402
 import sequence_gain  # noqa: E402
 import staged  # noqa: E402
+import targets  # noqa: E402
 
 DEPOSITED = read_structure(ROOT / "examples" / "5ni1.cif.gz")
 MACHINE = {
@@ -93,6 +94,9 @@ def test_the_page_has_every_column_and_row(tmp_path):
         assert f" {title} |" in page
     assert "| 3.0 Å, pruned | 1 of 2 | 40.6 |" in page
     assert "| EMD-1, Other, as given | 90 / 100 | 98.8 |" in page
+    geometry = page[page.index("## Geometry") :]
+    for _, title, _ in model_tables.GEOMETRY_COLUMNS:
+        assert geometry.count(f" {title} |") == 2
 
 
 # -------------------------------------------------------------------------- sequence gain
@@ -158,7 +162,7 @@ def test_fewer_layers_are_the_first_ones(tmp_path, files):
     assert (fewer.layers, fewer.rounds) == (whole.layers[:1], 3)
     with pytest.raises(ValueError, match="9 layers wanted, the bundle has"):
         layers.with_layers(prepared, 9, 1)
-    row = layers.judge(prepared, tiny_reference())
+    row = layers.judge(layers.with_layers(prepared, 1, 2), tiny_reference())
     assert (row["n_deposited"], row["n_matched"]) == (16, 16)
     # 8 residues of random types support no sequence.
     assert [row[f"pruned_{kind}"] for kind in ("right", "wrong", "stray")] == [0, 0, 0]
@@ -187,6 +191,49 @@ def test_layers_are_summed_over_maps():
     page = layers.page_of({"conditions": conditions, "machine": MACHINE, "rows": rows})
     assert "2 maps, real:" in page
     assert "| 4 | 2 | 3.0 | 16 of 20 | 0.50 | 50.0 | 12 / 2 / 0 |" in page
+
+
+# -------------------------------------------------------------------------------- targets
+
+
+@pytest.fixture
+def measured():
+    """The figures that targets are compared with: all right, but for one wrong stretch."""
+    point = {"recall": 99.0, "precision": 99.0, "amino_acids": 70.0, "direction_error": 15.0}
+    groups = ("simulated_2.5", "simulated_3.0", "simulated_3.5", "real")
+    conditions = {"bundle": {"name": "compact", "version": "9", "sha256": "0" * 64}}
+    whole = {"name": "EMD-3488", "calpha_rmsd": 0.4, **point}
+    calpha = {"conditions": conditions, "means": dict.fromkeys(groups, point), "rows": [whole]}
+    pruned = {"sequence_recall": 98.0, "backbone_rmsd": 0.3, "n_chains": 4}
+    accuracy = {
+        "conditions": conditions,
+        "means": {group: {"pruned": pruned} for group in groups},
+        "rows": [
+            {"name": name, "group": "real", "pruned": pruned | {"n_matched": n} | wrong}
+            for name, n, wrong in (
+                ("EMD-3488", 900, {"wrong_type": 0.0}),
+                ("EMD-1", 100, {"wrong_type": 10.0}),
+                ("EMD-2", 0, {"wrong_type": None}),
+            )
+        ],
+    }
+    return calpha, accuracy
+
+
+def test_targets_are_met_or_not(measured):
+    page = targets.targets_text(*measured)
+    assert page.count("| yes |") == 16 + 11
+    assert page.count("| no |") == 1
+    assert "| all residues on real maps, wrong type % | at most 2.0 | 1.0 | yes |" in page
+    assert "| EMD-1, wrong type % | at most 2.0 | 10.0 | no |" in page
+    assert "| EMD-3488, RMSD Å | at most 0.45 | 0.40 | yes |" in page
+
+
+def test_targets_of_two_bundles_are_refused(measured):
+    calpha, accuracy = measured
+    other = {"bundle": {"name": "compact", "version": "8", "sha256": "1" * 64}}
+    with pytest.raises(ValueError, match=r"calpha\.json is of Bundle compact 9"):
+        targets.targets_text(calpha, accuracy | {"conditions": other})
 
 
 # ---------------------------------------------------------------------------- reliability

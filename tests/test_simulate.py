@@ -11,6 +11,7 @@ from tiny_structures import clean_conditions, write_piece
 from angelo.spectrum import spatial_frequencies
 from angelo_training.scatterers import Group, Scatterers
 from angelo_training.simulate import (
+    MOST_ANISOTROPY,
     SHELL_WIDTH,
     SOLVENT_SCATTERING,
     anisotropic_exponent,
@@ -157,6 +158,10 @@ def test_conditions_stay_in_their_ranges():
         column = np.array([getattr(conditions, name) for conditions in drawn])
         assert low <= column.min() < low + 0.2 * (high - low), name
         assert high - 0.2 * (high - low) < column.max() <= high, name
+    falls = np.array([conditions.anisotropic_b for conditions in drawn])
+    assert 10 < np.median(falls) < 20
+    assert 0.05 < (falls > 64).mean() < 0.2
+    assert falls.max() == MOST_ANISOTROPY
     assert {conditions.mask for conditions in drawn} == {"none", "loose", "tight", "zone"}
     for conditions in drawn:
         low, high = {"none": (0, 0), "loose": (5, 12), "tight": (2.5, 4.5), "zone": (4, 4)}[

@@ -145,6 +145,6 @@ def _begin_worker(start_worker: Callable[[], None] | None) -> None:
 
 def _end_with_parent() -> None:
     parent = parent_process()
-    if parent is not None:
+    if parent is not None:  # a worker's; None only where no process was started
         parent.join()
-        os._exit(1)
+        os._exit(1)  # sys.exit would end this thread alone

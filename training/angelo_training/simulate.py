@@ -38,6 +38,11 @@ END_WIDTH = 0.004
 SHELL_WIDTH = 0.01
 
 
+#: Largest B-factor along one direction, Å². Power of EMD-30342 from 5 to 4.2 Å differs by 4.5
+#: times between directions (benchmarks/realism.md), as 64 would make it.
+MOST_ANISOTROPY = 120.0
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """How a map was recorded and processed. Drawn by ``draw_conditions``."""
@@ -97,17 +102,14 @@ def draw_conditions(
 ) -> Conditions:
     """Random conditions; a given resolution or mask is kept."""
     if resolution is None:
-        # Residue types of real maps of 3.2 to 3.4 Å are found no better than those of simulated
-        # ones of 4 Å, and often worse (benchmarks/calpha.md).
+        # Of most real maps of 3.2 to 3.4 Å no more residue types are found than of simulated
+        # ones of 4 Å (benchmarks/calpha.md).
         resolution = float(
             rng.uniform(2.3, 4.6) if rng.random() < 0.85 else rng.uniform(4.6, 5.2)
         )
     if mask is None:
         mask = str(rng.choice(["none", "loose", "tight", "zone"], p=[0.35, 0.35, 0.15, 0.15]))
     radius = {"none": 0.0, "loose": rng.uniform(5, 12), "tight": rng.uniform(2.5, 4.5)}
-    # Most real maps differ as little between directions as the usual draws; EMD-30342 differs
-    # far more (benchmarks/realism.md).
-    anisotropy = 18 if rng.random() < 0.8 else 50
     return Conditions(
         resolution=resolution,
         fsc_width=float(rng.uniform(0.012, 0.03)),
@@ -130,9 +132,15 @@ def draw_conditions(
         mask_edge=float(rng.uniform(0.5, 5.0) if mask != "zone" else 0.5),
         pixel=float(rng.uniform(0.7, 1.4)),
         magnification=float(rng.uniform(0.98, 1.02)),
-        anisotropic_b=(float(rng.exponential(anisotropy)), float(rng.exponential(anisotropy))),
+        anisotropic_b=(_anisotropy(rng), _anisotropy(rng)),
         anisotropic_noise=float(rng.uniform(0, 1)),
     )
+
+
+def _anisotropy(rng: np.random.Generator) -> float:
+    """B-factor along a direction, Å²: mostly small, with a tail for maps like EMD-30342."""
+    share = rng.exponential()
+    return float(min(18 * share * (1 + (share / 3) ** 2), MOST_ANISOTROPY))
 
 
 @lru_cache(maxsize=64)

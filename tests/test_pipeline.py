@@ -16,7 +16,7 @@ from angelo.density import read_map, write_map
 from angelo.errors import NothingBuiltError, OutputError
 from angelo.job import BuildJob, read_inputs
 from angelo.pipeline import build_model
-from angelo.residues import NAME_FROM_CODE
+from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE
 from angelo.session import CPU
 
 #: Files that may differ between two runs of one job.
@@ -72,6 +72,19 @@ def test_model_lies_where_the_map_does(job, right_types):
     sx, sy, sz = SHAPE_ZYX[::-1]
     cell = gemmi.read_structure(str(result.folder / "out.cif")).cell
     assert (cell.a, cell.b, cell.c) == (sx, sy, sz)
+
+
+def test_every_residue_has_a_type_where_the_sequence_has_none(job, right_types):
+    fasta = job.fasta_path
+    text = fasta.read_text()
+    fasta.write_text(text.replace(SEQUENCE, f"{SEQUENCE[:3]}X{SEQUENCE[4:]}"))
+    assert "X" in fasta.read_text() and "X" not in text
+    result = build_model(job)
+    for name in ("out.cif", "out_raw.cif"):
+        structure = gemmi.read_structure(str(result.folder / name))
+        found = [residue.name for chain in structure[0] for residue in chain]
+        assert len(found) == 16
+        assert set(found) <= set(AMINO_ACIDS)
 
 
 def test_chains_are_copies_of_the_sequence(job, right_types):

@@ -16,6 +16,7 @@ from angelo_export.networks.compact_gnn import CompactGraphConfig
 from angelo_export.networks.sequence_context import SequenceContext, SequenceContextConfig
 from angelo_export.weights import CheckpointError, load_weights, save_weights
 from angelo_training.c_alpha import CalphaRun, train_calpha
+from angelo_training.deepen import deepen as deepened
 from angelo_training.gnn import GraphRun, train_graph
 from angelo_training.language import language_command
 from angelo_training.profile import measure_profile, spectrum_as_json
@@ -136,6 +137,18 @@ def c_alpha(
 
 
 @app.command()
+def deepen(
+    weights: Annotated[Path, typer.Argument(help="Weight file of a C-alpha network.")],
+    down_blocks: Annotated[str, typer.Option(help="Blocks of each level, fine to coarse.")],
+    up_blocks: Annotated[str, typer.Option(help="On the way up, fine to coarse.")],
+    out: Annotated[Path, typer.Option(help="Weight file to write.")],
+) -> None:
+    """Give a trained C-alpha network more blocks, to train it on (c-alpha --start-from)."""
+    config = deepened(weights, out, _blocks(down_blocks), _blocks(up_blocks))
+    typer.echo(f"{out}: {config.down_blocks} blocks down, {config.up_blocks} up")
+
+
+@app.command()
 def context(
     reach: Annotated[int, typer.Option(min=1, help="Residues seen on each side.")] = 5,
     out: Annotated[Path, typer.Option(help="Weight file to write.")] = Path(
@@ -199,6 +212,15 @@ def _budget(steps: int | None, minutes: float | None) -> Budget:
         return Budget(steps, minutes)
     except ValueError as error:
         raise typer.BadParameter(f"{error}; give --steps or --minutes") from None
+
+
+def _blocks(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: numbers with commas between, as in 1,3,2"
+        ) from None
 
 
 def _use_threads(threads: int) -> None:

@@ -38,24 +38,25 @@ from angelo_training.structures import PackedStructures
 
 #: Outputs that are taken away; "nothing" comes first.
 OUTPUTS = ("nothing", "offset", "direction", "amino acids", "all three")
-#: Margins of a window, voxels; its stride is what they leave.
-MARGINS = (0, 4, 8, 16)
+#: Windows that are compared: those of a build, which fit the map and leave solvent out, or
+#: large ones everywhere with such a margin, voxels; their stride is what it leaves.
+WINDOWS = ("of a build", 0, 4, 8, 16)
 SEED = 0
 
 
 def search(
-    prepared: Prepared, graph: Graph, margin: int | None = None
+    prepared: Prepared, graph: Graph, windows_are: str | int = WINDOWS[0]
 ) -> tuple[VoxelPredictions, float]:
     """Voxels over the threshold, and the CPU seconds that they took."""
     bundle = prepared.inputs.bundle
     windows, threshold = bundle.c_alpha.windows, bundle.c_alpha.points.threshold
     began = time.process_time()
-    if margin is None:  # the windows of a build
+    if isinstance(windows_are, str):
         voxels = predict_voxels(prepared.density, bundle, graph, threshold)
     else:
         voxels = run_windows(
             prepared.density,
-            touching(windows, windows.window, margin),
+            touching(windows, windows.window, windows_are),
             lambda batch: graph(windows=batch)["logits"],
             threshold,
         )
@@ -93,7 +94,7 @@ def judge_build(prepared: Prepared, reference: ProteinCoordinates) -> dict[str, 
 
 
 def run_case(case: Case, bundle: Path, device: str) -> list[dict[str, Any]]:
-    """Rows of one map: every output taken away, every margin."""
+    """Rows of one map: every output taken away, all kinds of windows."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="angelo-bench-") as scratch:
         files, _ = case.make(Path(scratch))
@@ -105,12 +106,12 @@ def run_case(case: Case, bundle: Path, device: str) -> list[dict[str, Any]]:
             calphas = points_without(output, voxels, prepared, np.random.default_rng(SEED))
             figures = judge_build(replace(prepared, calphas=calphas), reference)
             rows.append({"map": case.name, "group": case.group, "without": output, **figures})
-        for margin in MARGINS:
-            found, seconds = search(prepared, graph, margin)
+        for kind in WINDOWS:
+            found, seconds = search(prepared, graph, kind)
             types = prepared.inputs.bundle.residue_types
             points = find_calphas(found, prepared.inputs.bundle.c_alpha.points, types)
             rows.append(
-                {"map": case.name, "group": case.group, "margin": margin}
+                {"map": case.name, "group": case.group, "windows": kind}
                 | {"cpu_seconds": round(seconds, 1)}
                 | judge_calphas(points, reference, types)
             )
@@ -127,7 +128,9 @@ def report_text(content: Mapping[str, Any]) -> str:
         f"{content['machine']['date']}, {content['machine']['processor']}. Means over the real "
         f"maps and {content['entries']} simulated ones at 3.0 Å, %: C-alphas of the unpruned "
         "models, residues of the right type in the unpruned and the pruned ones; then points "
-        "of the network alone. The networks were trained with all outputs."
+        "of the network alone, with the windows of a build, which leave solvent out, and with "
+        "large windows everywhere, with such margins, voxels. The networks were trained with "
+        "all outputs."
     )
     built = (
         "unpruned_recall",
@@ -138,7 +141,7 @@ def report_text(content: Mapping[str, Any]) -> str:
     points = ("recall", "precision", "cpu_seconds")
     for key, values, names in (
         ("without", OUTPUTS, built),
-        ("margin", MARGINS, points),
+        ("windows", WINDOWS, points),
     ):
         body = []
         for value in values:
@@ -177,7 +180,7 @@ def main(
     rows: list[dict[str, Any]] = []
     for case in cases:
         rows += run_case(case, bundle, device)
-        typer.echo(json.dumps(rows[-len(OUTPUTS) - len(MARGINS) :]))
+        typer.echo(json.dumps(rows[-len(OUTPUTS) - len(WINDOWS) :]))
     content = {
         "conditions": build_conditions(bundle, device, 0),
         "machine": machine_facts(""),

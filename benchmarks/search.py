@@ -141,8 +141,15 @@ def row_of(name: str, length: int, hits: Sequence[Hit], truth: TrueChain) -> dic
     if found is None:
         return row
     better = sum(hit.score > found.score for hit in hits)
-    row |= {"rank": 1 + better, "e_value": found.e_value, "score": round(found.score, 1)}
-    return row | {"identity": round(found.identity, 3), "aligned": found.n_aligned}
+    equal = sum(hit.score == found.score for hit in hits) - 1
+    return row | {
+        "rank": 1 + better,
+        "as_good": equal,
+        "e_value": found.e_value,
+        "score": round(found.score, 1),
+        "identity": round(found.identity, 3),
+        "aligned": found.n_aligned,
+    }
 
 
 def cells_of(row: Mapping[str, Any]) -> list[str]:
@@ -151,7 +158,8 @@ def cells_of(row: Mapping[str, Any]) -> list[str]:
     cells = [row["chain"], row["deposited_chain"] or "–", str(row["residues"]), right]
     if row["rank"] is None:
         return [*cells, "not found", "–", "–"]
-    return [*cells, str(row["rank"]), f"{row['e_value']:.1e}", f"{row['score']:.0f}"]
+    rank = f"{row['rank']}, tied" if row["as_good"] else str(row["rank"])
+    return [*cells, rank, f"{row['e_value']:.1e}", f"{row['score']:.0f}"]
 
 
 def summary_text(content: Mapping[str, Any]) -> str:

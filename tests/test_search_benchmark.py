@@ -47,7 +47,9 @@ def test_rank_counts_better_hits_only():
     hits = [made_hit("x", 9.0), made_hit("y", 8.0), made_hit("truth|A", 8.0)]
     row = benchmark.row_of("A", 8, hits, truth)
     assert (row["rank"], row["e_value"], row["best_hit"]) == (2, 1e-8, "x")
-    assert benchmark.cells_of(row) == ["A", "A", "8", "6 of 8", "2", "1.0e-08", "8"]
+    assert benchmark.cells_of(row) == ["A", "A", "8", "6 of 8", "2, tied", "1.0e-08", "8"]
+    alone = benchmark.row_of("A", 8, hits[::2], truth)
+    assert benchmark.cells_of(alone)[4] == "2"
     missing = benchmark.row_of("A", 8, hits[:2], truth)
     assert missing["rank"] is None
     assert benchmark.cells_of(missing)[4:] == ["not found", "–", "–"]

@@ -10,6 +10,7 @@ import pytest
 from tiny_structures import clean_conditions, pack_tiny, tiny_entry
 
 from angelo.spectrum import contrast
+from angelo_training import boxes
 from angelo_training.box_stream import StreamSettings, make_numbered_box, stream_numbered
 from angelo_training.boxes import make_box, normalise, place_in_box
 from angelo_training.profile import load_spectrum
@@ -44,6 +45,15 @@ def test_calphas_lie_in_density(entry, seed):
     assert values.mean() > 0.4  # contrast is 1
     # Read with x and z exchanged, the same positions are nothing special.
     assert values.mean() > 3 * abs(box.density.values_zyx[tuple(at.T)].mean())
+
+
+def test_boxes_never_lose_all_their_atoms(entry, monkeypatch):
+    monkeypatch.setattr(
+        boxes, "_present", lambda entry, rng: np.zeros(len(entry.backbone), bool)
+    )
+    box = make_box(entry, SIDE, load_spectrum(), np.random.default_rng(1))
+    assert len(box.backbone) > 0
+    assert contrast(box.density.values_zyx) > 0
 
 
 def test_labels_are_those_of_the_entry(entry):

@@ -67,8 +67,10 @@ def make_box(
     scale = conditions.magnification
     at = place_in_box(entry.positions, rotation, centre, scale, (padded - 1) / 2)
     keep = _present(entry, rng)
-    inside = ((at > 1) & (at < padded - 2)).all(1)
-    inside &= np.append(keep, True)[entry.atom_residue]  # -1, no residue: the last
+    in_box = ((at > 1) & (at < padded - 2)).all(1)
+    inside = in_box & np.append(keep, True)[entry.atom_residue]  # -1, no residue: the last
+    if not inside.any():  # a short peptide, all removed: an empty map teaches nothing
+        keep[:], inside = True, in_box
     atoms = entry.atoms.at(at).only(inside)
     mask_atoms = None
     if conditions.mask == "zone" and len(entry.chain):

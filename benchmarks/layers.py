@@ -21,7 +21,15 @@ from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
 from provenance import build_conditions, machine_facts, write_json
 from report import markdown_table, measured_text
-from staged import Prepared, named, prepare, refined, types_of_model, types_of_network
+from staged import (
+    Prepared,
+    is_traced,
+    named,
+    prepare,
+    refined,
+    types_of_model,
+    types_of_network,
+)
 
 from angelo.coordinates import ProteinCoordinates
 from angelo.evaluate import match_calphas
@@ -61,8 +69,7 @@ def judge(prepared: Prepared, reference: ProteinCoordinates) -> dict[str, float 
     began = time.process_time()
     refinement = refined(prepared)
     seconds = time.process_time() - began
-    exists = refinement.existence >= prepared.inputs.bundle.gnn.min_existence
-    ca = refinement.frames.ca[exists]
+    ca = refinement.frames.ca[is_traced(prepared, refinement)]
     of_built, of_deposited = match_calphas(ca, reference.calphas)
     errors = ca[of_built] - reference.calphas[of_deposited]
     own = types_of_network(prepared, refinement, reference)

@@ -68,11 +68,15 @@ def types_of_network(
     prepared: Prepared, refinement: Refinement, reference: ProteinCoordinates
 ) -> Types:
     """The network's own best types of the residues that are traced, before any alignment."""
-    bundle = prepared.inputs.bundle
-    exists = refinement.existence >= bundle.gnn.min_existence
-    columns = [bundle.residue_types.index(name) for name in AMINO_ACIDS]
+    exists = is_traced(prepared, refinement)
+    columns = [prepared.inputs.bundle.residue_types.index(name) for name in AMINO_ACIDS]
     kinds = refinement.aa_logits[exists][:, columns].argmax(axis=1)
     return _types(refinement.frames.ca[exists], kinds, reference)
+
+
+def is_traced(prepared: Prepared, refinement: Refinement) -> np.ndarray:
+    """Residues that exist likely enough for chains to be traced through them, (r,)."""
+    return refinement.existence >= prepared.inputs.bundle.gnn.min_existence
 
 
 def types_of_model(model: Model, reference: ProteinCoordinates) -> Types:

@@ -70,7 +70,8 @@ def make_box(
     in_box = ((at > 1) & (at < padded - 2)).all(1)
     inside = in_box & np.append(keep, True)[entry.atom_residue]  # -1, no residue: the last
     if not inside.any():  # a short peptide, all removed: an empty map teaches nothing
-        keep[:], inside = True, in_box
+        keep[:] = True
+        inside = in_box
     atoms = entry.atoms.at(at).only(inside)
     mask_atoms = None
     if conditions.mask == "zone" and len(entry.chain):

@@ -1,7 +1,7 @@
 # make demo   build a model into the example map, on the CPU, and compare it with the deposited one
 # make test   lint, types and tests
 # Both set themselves up in .venv the first time. The other targets are for developers:
-# setup lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-hand bench-search train weights
+# setup lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-realism bench-hand bench-search train weights
 # bundle calibrate import-modelangelo clean, described in docs/develop.md and docs/weights.md;
 # locks image sif image-test slurm-test transcript, described in docs/images.md and docs/hpc.md.
 
@@ -40,7 +40,7 @@ RUNTIME := $(VENV)/.angelo-runtime
 WORKSPACE := $(VENV)/.angelo-workspace
 DEMO := demo/emd_3488
 
-.PHONY: help setup demo test lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-hand bench-search train weights bundle calibrate import-modelangelo clean
+.PHONY: help setup demo test lint bench bench-models bench-sequence bench-layers bench-targets bench-calpha bench-realism bench-hand bench-search train weights bundle calibrate import-modelangelo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -119,6 +119,12 @@ C_ALPHA_BENCH = --bundle $(BUNDLE) $(if $(CALPHA),--weights $(CALPHA)) $(BENCH_D
 bench-calpha: $(WORKSPACE)
 	$(PY) benchmarks/calpha.py $(C_ALPHA_BENCH)
 	$(if $(CALPHA),,$(PY) benchmarks/calpha_ablation.py --bundle $(BUNDLE) $(BENCH_DATA))
+	$(if $(CALPHA),,$(PY) benchmarks/solvent.py --bundle $(BUNDLE) --structures $(PACKED_STRUCTURES) --device $(DEVICE) --entries $(ENTRIES))
+
+# How real maps differ from simulated ones, and the network's errors on either.
+bench-realism: $(WORKSPACE)
+	$(PY) benchmarks/realism.py --maps $(MAPS)
+	$(PY) benchmarks/error_by_quality.py --bundle $(BUNDLE) $(BENCH_DATA)
 
 bench-hand: $(WORKSPACE)
 	$(PY) benchmarks/hand.py $(C_ALPHA_BENCH)

@@ -23,7 +23,7 @@ from accuracy import read_reference
 from calpha_judge import judge_calphas
 from calpha_search import open_graph, predict_voxels
 from cases import Case, real_cases, simulated_cases
-from provenance import build_conditions, machine_facts, write_json
+from provenance import run_facts, write_results
 from report import markdown_table
 from staged import Prepared, named, prepare, refined, types_of_model
 
@@ -38,8 +38,8 @@ from angelo_training.structures import PackedStructures
 
 #: Outputs that are taken away; "nothing" comes first.
 OUTPUTS = ("nothing", "offset", "direction", "amino acids", "all three")
-#: Windows that are compared: those of a build, which fit the map and leave solvent out, or
-#: large ones everywhere with such a margin, voxels; their stride is what it leaves.
+#: Windows that are compared: those of a build, which fit the map, or large ones with such a
+#: margin, voxels; their stride is what it leaves.
 WINDOWS = ("of a build", 0, 4, 8, 16)
 SEED = 0
 
@@ -128,9 +128,9 @@ def report_text(content: Mapping[str, Any]) -> str:
         f"{content['machine']['date']}, {content['machine']['processor']}. Means over the real "
         f"maps and {content['entries']} simulated ones at 3.0 Å, %: C-alphas of the unpruned "
         "models, residues of the right type in the unpruned and the pruned ones; then points "
-        "of the network alone, with the windows of a build, which leave solvent out, and with "
-        "large windows everywhere, with such margins, voxels. The networks were trained with "
-        "all outputs."
+        "of the network alone, with the windows of a build, which fit the map, and with large "
+        "windows, with such margins, voxels (for maps with much solvent see solvent.md). The "
+        "networks were trained with all outputs."
     )
     built = (
         "unpruned_recall",
@@ -181,16 +181,9 @@ def main(
     for case in cases:
         rows += run_case(case, bundle, device)
         typer.echo(json.dumps(rows[-len(OUTPUTS) - len(WINDOWS) :]))
-    content = {
-        "conditions": build_conditions(bundle, device, 0),
-        "machine": machine_facts(""),
-        "entries": entries,
-        "rows": rows,
-    }
-    write_json(out, content)
-    text = report_text(content)
-    out.with_suffix(".md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+    facts = run_facts(bundle, device)
+    content = {**facts, "entries": entries, "rows": rows}
+    write_results(out, content, report_text(content))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import options
 import torch
 import typer
 from jaxtyping import Bool, Float, Int64
-from provenance import machine_facts, write_json
+from provenance import machine_facts, write_results
 from report import markdown_table
 from torch import Tensor, nn
 
@@ -217,7 +217,6 @@ def main(
         shown = (found["attention"], found["types"], unread["types"])
         rows.append([name, str(width), *(f"{100 * value:.1f}" for value in shown)])
     facts = {"machine": machine_facts(machine), "boxes": len(training), "steps": steps}
-    write_json(out, {**facts, "held_out": len(judging), "embedders": figures})
     text = (
         "# Embedders of sequences\n\nWritten by `python benchmarks/embedders.py`: one sequence "
         f"attention, trained for {steps} steps on what the graph network knows of the residues "
@@ -227,9 +226,8 @@ def main(
         "sequences and without any.\n\n"
     )
     head = ["embedder", "channels", "attention %", "types %", "types without, %"]
-    text += markdown_table(head, rows)
-    out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    typer.echo(text)
+    content = {**facts, "held_out": len(judging), "embedders": figures}
+    write_results(out, content, text + markdown_table(head, rows) + "\n")
 
 
 if __name__ == "__main__":

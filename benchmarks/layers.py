@@ -19,7 +19,7 @@ import options
 import typer
 from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
-from provenance import build_conditions, machine_facts, write_json
+from provenance import run_facts, write_results
 from report import markdown_table, measured_text
 from staged import (
     Prepared,
@@ -156,13 +156,8 @@ def main(
     for case in cases:
         rows += run_case(case, bundle, device, threads)
         typer.echo(json.dumps(rows[-len(VARIANTS) :]))
-    content = {
-        "conditions": build_conditions(bundle, device, threads),
-        "machine": machine_facts(),
-        "rows": rows,
-    }
-    write_json(out, content)
-    out.with_suffix(".md").write_text(page_of(content), encoding="utf-8")
+    content = {**run_facts(bundle, device, threads=threads), "rows": rows}
+    write_results(out, content, page_of(content))
 
 
 if __name__ == "__main__":

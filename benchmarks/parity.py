@@ -16,7 +16,7 @@ import torch
 import typer
 from golden import CASES, ITERATIONS, Recorded, recorded_calpha
 from official_graphs import layer_inputs, relative, write_pieces
-from provenance import machine_facts, write_json
+from provenance import machine_facts, write_results
 from report import markdown_table
 
 from angelo.frames import apply_frames, frames_from_places
@@ -211,16 +211,14 @@ def main(
     """Compare torch modules and ONNX graphs with recorded arrays of the reference."""
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(Path(scratch))
-    write_json(out, {"machine": machine_facts(), "worst": found})
     text = (
         "# Parity with ModelAngelo\n\nWritten by `python benchmarks/parity.py`. Worst "
         "difference over two layers and two iterations, relative to the largest value of the "
         "array, in single precision; each layer starts from what the reference's layer started "
         "from. The ONNX graphs hold heads of the last layer alone, and no edge logits.\n\n"
     )
-    text += table(found)
-    out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    typer.echo(text)
+    content = {"machine": machine_facts(), "worst": found}
+    write_results(out, content, text + table(found) + "\n")
 
 
 if __name__ == "__main__":

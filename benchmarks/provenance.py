@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import typer
+
 import angelo
 from angelo.processors import usable_cpus
 from angelo.run_record import versions
@@ -47,6 +49,16 @@ def build_conditions(bundle: Path, device: str, threads: int) -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "device": device,
         "threads": threads,
+    }
+
+
+def run_facts(
+    bundle: Path, device: str, *, threads: int = 0, machine: str = ""
+) -> dict[str, Any]:
+    """Conditions and machine, as the files of figures begin with them."""
+    return {
+        "conditions": build_conditions(bundle, device, threads),
+        "machine": machine_facts(machine),
     }
 
 
@@ -91,3 +103,10 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     unfinished.replace(path)
+
+
+def write_results(out: Path, content: Any, page: str) -> None:
+    """Write figures to ``out`` and their page (markdown) beside it, and print the page."""
+    write_json(out, content)
+    out.with_suffix(".md").write_text(page, encoding="utf-8")
+    typer.echo(page)

@@ -16,7 +16,7 @@ import options
 import typer
 from accuracy import read_reference
 from cases import Case, real_cases, simulated_cases
-from provenance import build_conditions, machine_facts, write_json
+from provenance import run_facts, write_results
 from report import markdown_table, measured_text
 from staged import Prepared, named, prepare, refined, types_of_model, types_of_network
 
@@ -185,13 +185,8 @@ def main(
         if case.comparison is None:
             rows.append(run_case(case, pool, bundle, device, threads))
             typer.echo(json.dumps(rows[-1]))
-    content = {
-        "conditions": build_conditions(bundle, device, threads),
-        "machine": machine_facts(machine),
-        "rows": rows,
-    }
-    write_json(out, content)
-    out.with_suffix(".md").write_text(page_of(content), encoding="utf-8")
+    content = {**run_facts(bundle, device, threads=threads, machine=machine), "rows": rows}
+    write_results(out, content, page_of(content))
 
 
 if __name__ == "__main__":

@@ -85,18 +85,24 @@ def write_case(
 
 
 def simulate_entry(
-    entry: Entry, in_box: Float32[np.ndarray, "a 3"], resolution: float
+    entry: Entry,
+    in_box: Float32[np.ndarray, "a 3"],
+    resolution: float,
+    *,
+    mask: str = "loose",
+    padding: float = PADDING,
 ) -> Density:
-    """Loosely masked map of an entry; ``in_box`` is Å from the centre of voxel (0, 0, 0).
+    """Map of an entry; ``in_box`` is Å from the centre of voxel (0, 0, 0).
 
-    The pixel of the deposited map is that of the grid, so that the resolution is in the map.
+    Beyond the last atoms there are ``padding`` Å. The pixel of the deposited map is that of
+    the grid, so that the resolution is in the map.
     """
     rng = np.random.default_rng(
         [SEED, zlib.crc32(entry.pdb_id.encode()), round(100 * resolution)]
     )
-    conditions = draw_conditions(rng, resolution, mask="loose")
+    conditions = draw_conditions(rng, resolution, mask=mask)
     conditions = replace(conditions, magnification=1.0, pixel=VOXEL)
-    extent_zyx = (in_box.max(axis=0)[::-1] + PADDING) / VOXEL
+    extent_zyx = (in_box.max(axis=0)[::-1] + padding) / VOXEL
     z, y, x = (int(scipy.fft.next_fast_len(int(np.ceil(n)) + 1)) for n in extent_zyx)
     values = simulate_density(entry.atoms.at(in_box), (z, y, x), VOXEL, conditions, rng)
     return Density(np.asarray(values, np.float32), np.full(3, VOXEL, np.float32), ORIGIN)

@@ -18,6 +18,7 @@ from angelo_training.graph_boxes import (
     predict_voxels,
     residue_atoms,
     start_from_noise,
+    take_points,
     voxel_predictions,
 )
 from angelo_training.precision import has_fast_bfloat16
@@ -121,6 +122,22 @@ def test_torsions_rebuild_the_atoms(labelled):
     error = np.linalg.norm(placed - example.atoms[real], axis=-1)[known]
     assert np.median(error) < 0.15  # ideal against refined geometry
     assert error.max() < 1.0
+
+
+def test_points_taken_keep_their_truth_and_bonds(labelled):
+    _, example = labelled
+    chosen = np.flatnonzero(np.arange(len(example.is_residue)) % 5 != 2)[::-1]
+    taken = take_points(example, chosen)
+    np.testing.assert_array_equal(taken.calphas.positions, example.calphas.positions[chosen])
+    np.testing.assert_array_equal(taken.backbone, example.backbone[chosen])
+    np.testing.assert_array_equal(taken.has_atom, example.has_atom[chosen])
+    bonded = taken.follows >= 0
+    assert bonded.any()
+    np.testing.assert_array_equal(
+        chosen[taken.follows[bonded]], example.follows[chosen][bonded]
+    )
+    gone = ~np.isin(example.follows[chosen], chosen)
+    np.testing.assert_array_equal(bonded, ~gone)
 
 
 def test_noisy_starts_stay_close_and_proper(box):

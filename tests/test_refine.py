@@ -272,7 +272,9 @@ def made_up(ca, existence):
 )
 def test_survivors(x, existence, kept):
     refinement = made_up([[v, 0, 0] for v in x], existence)
-    np.testing.assert_array_equal(surviving_residues(refinement, 0.1), kept)
+    np.testing.assert_array_equal(
+        surviving_residues(refinement.frames.ca, refinement.existence), kept
+    )
 
 
 def test_taken_residues_keep_their_links():

@@ -107,6 +107,23 @@ def test_a_resumed_run_equals_an_unbroken_one(files, tmp_path, monkeypatch):
         assert torch.equal(value, second[0][name]), name
 
 
+def test_the_next_round_has_lost_what_the_runtime_drops(files, monkeypatch):
+    run = run_of(files, files / "none")
+    box = gnn._check_boxes(run)[0]
+    embedder = Embedder(run.language_weights, "cpu")
+    view = embed_entry(embedder, box.sequences, None)
+    torch.manual_seed(0)
+    network = gnn.CompactGraph(GRAPH)
+    after = gnn.after_a_round(network, box, view, "cpu")
+    n_before, n_after = len(box.is_residue), len(after.is_residue)
+    kept = gnn.surviving_residues(after.calphas.positions, after.calphas.probability)
+    assert len(kept) == n_after <= n_before
+    monkeypatch.setattr(gnn, "surviving_residues", lambda *_: np.arange(1, n_before))
+    fewer = gnn.after_a_round(network, box, view, "cpu")
+    np.testing.assert_array_equal(fewer.backbone, box.backbone[1:])
+    assert len(fewer.calphas) == len(fewer.is_residue)
+
+
 def perfect_layer(truth, neighbours, frames):
     """The output that the losses ask for, as far as it exists."""
     r = len(truth.kinds)

@@ -109,7 +109,8 @@ def refine(
     stacks = (stack, *(replace(stack, networks=helper) for helper in helpers))
     for i in range(gnn.rounds):
         refinement = _refine_round(stacks, calphas, rng, share_of(progress, i, gnn.rounds))
-        chosen = surviving_residues(refinement, min(DROP_EXISTENCE, gnn.min_existence))
+        limit = min(DROP_EXISTENCE, gnn.min_existence)
+        chosen = surviving_residues(refinement.frames.ca, refinement.existence, limit)
         log.info("round %d: %d of %d residues survive", i + 1, len(chosen), len(calphas))
         if len(chosen) == 0:
             raise NothingBuiltError(
@@ -117,7 +118,7 @@ def refine(
             )
         refinement = take_residues(refinement, chosen)
         calphas = replace(
-            _take_calphas(calphas, chosen),
+            take_calphas(calphas, chosen),
             positions=refinement.frames.ca,
             rotation=refinement.frames.rotation,
             probability=refinement.existence,
@@ -126,15 +127,19 @@ def refine(
     return replace(calibrated(refinement, gnn.error_calibration), is_protein=calphas.is_protein)
 
 
-def surviving_residues(refinement: Refinement, min_existence: float) -> Int64[np.ndarray, " s"]:
+def surviving_residues(
+    ca: Float32[np.ndarray, "r 3"],
+    existence: Float32[np.ndarray, " r"],
+    min_existence: float = DROP_EXISTENCE,
+) -> Int64[np.ndarray, " s"]:
     """Return the indices of residues that likely exist, one only of those that ran together.
 
-    Of points less than 1.5 Å apart the one of higher existence stays (of equals, the first).
+    Of C-alphas less than 1.5 Å apart the one of higher existence stays (of equals, the first).
     """
-    exists = refinement.existence >= min_existence
-    rank = np.empty(len(refinement), np.int64)
-    rank[np.argsort(-refinement.existence, kind="stable")] = np.arange(len(refinement))
-    pairs = close_pairs(refinement.frames.ca, COLLAPSED)
+    exists = existence >= min_existence
+    rank = np.empty(len(existence), np.int64)
+    rank[np.argsort(-existence, kind="stable")] = np.arange(len(existence))
+    pairs = close_pairs(ca, COLLAPSED)
     better = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     worse = pairs.sum(axis=1) - better
     # Best first, so that a residue which has already lost removes no other.
@@ -189,7 +194,7 @@ def _refine_round(
     def run(residues: Int64[np.ndarray, " s"], i: int) -> Refinement:
         stack = idle.get()
         try:
-            part = (_take_calphas(calphas, residues), _take_frames(frames, residues))
+            part = (take_calphas(calphas, residues), _take_frames(frames, residues))
             return refine_piece(stack, *part, tally)
         finally:
             idle.put(stack)
@@ -339,7 +344,8 @@ def _take_frames(frames: BackboneFrames, rows: Int64[np.ndarray, " s"]) -> Backb
     return BackboneFrames(frames.rotation[rows], frames.ca[rows])
 
 
-def _take_calphas(calphas: Calphas, rows: Int64[np.ndarray, " s"]) -> Calphas:
+def take_calphas(calphas: Calphas, rows: Int64[np.ndarray, " s"]) -> Calphas:
+    """Only these candidates (s of r), in this order."""
     return Calphas(
         positions=calphas.positions[rows],
         probability=calphas.probability[rows],

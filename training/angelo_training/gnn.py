@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from angelo.refine import surviving_residues
 from angelo.types import BackboneFrames, Calphas
 from angelo_export.language_networks import embed_letters, load_language
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.networks.gnn import LayerOutput
 from angelo_training.box_stream import StreamSettings
 from angelo_training.graph_boxes import (
+    FEWEST_POINTS,
     GraphBox,
     GraphStreamSettings,
     make_graph_box,
     stream_graph_boxes,
+    take_points,
 )
 from angelo_training.graph_losses import box_losses, run_layers
 from angelo_training.precision import torch_device
@@ -33,9 +36,9 @@ logger = logging.getLogger(__name__)
 WEIGHT_DECAY = 0.01
 #: Residues of sequence a step may see.
 MOST_SEQUENCE = 2000
-#: Chance that a step learns from where a first round led.
-SECOND_ROUND_RATE = 0.35
-#: Figures that are also taken after a second round and without a sequence.
+#: Chances that an example is learned from as found, from where a first round led, a second.
+ROUND_RATES = (0.55, 0.25, 0.2)
+#: Figures that are also taken in the second and third round and without a sequence.
 IN_ALL_WAYS = (
     "calpha_rmsd",
     "amino_acid_right",
@@ -144,18 +147,24 @@ def embed_entry(
 def after_a_round(
     network: CompactGraph, box: GraphBox, view: SequenceView, device: str
 ) -> GraphBox:
-    """Return the same example as the next round finds it (see ``angelo.refine``)."""
+    """Return the same example as the next round finds it (see ``angelo.refine``).
+
+    Points that the runtime would drop are gone, unless too few would be left to learn from.
+    """
     outputs: list[LayerOutput] = []
     _, frames = run_layers(
         network, box, view.embedding, device, lambda output, *_: outputs.append(output)
     )
+    existence = outputs[-1].existence.sigmoid().cpu().numpy()
     said = Calphas(
         positions=frames.ca,
-        probability=outputs[-1].existence.sigmoid().cpu().numpy(),
+        probability=existence,
         rotation=frames.rotation,
         aa_logits=outputs[-1].aa_logits.cpu().numpy(),
     )
-    return replace(box, calphas=said)
+    chosen = surviving_residues(frames.ca, existence)
+    after = replace(box, calphas=said)
+    return take_points(after, chosen) if len(chosen) >= FEWEST_POINTS else after
 
 
 @torch.no_grad()
@@ -164,19 +173,22 @@ def check(
 ) -> dict[str, float]:
     """Loss terms and plain figures on fixed ``val`` examples.
 
-    ``second_*`` are those after a second round, ``unread_*`` those without a sequence.
+    ``second_*`` and ``third_*`` are those of further rounds, ``unread_*`` those without a
+    sequence.
     """
     columns: dict[str, list[float]] = {}
     for box in boxes:
         view = embed_entry(embedder, box.sequences, None)
         second = after_a_round(network, box, view, device)
         figures = _figures(network, box, view, device)
-        for name, figure in _figures(network, second, view, device).items():
-            if name in IN_ALL_WAYS:
-                figures[f"second_{name}"] = figure
-        for name, figure in _figures(network, box, view.nothing(), device).items():
-            if name in IN_ALL_WAYS:
-                figures[f"unread_{name}"] = figure
+        for way, example, offered in (
+            ("second", second, view),
+            ("third", after_a_round(network, second, view, device), view),
+            ("unread", box, view.nothing()),
+        ):
+            for name, figure in _figures(network, example, offered, device).items():
+                if name in IN_ALL_WAYS:
+                    figures[f"{way}_{name}"] = figure
         for name, figure in figures.items():
             columns.setdefault(name, []).append(figure)
     return {f"val_{name}": float(np.nanmean(column)) for name, column in columns.items()}
@@ -252,7 +264,7 @@ def train_graph(run: GraphRun) -> None:
                 view = embed_entry(
                     embedder, box.sequences, rng, others, unread_rate=run.unread_rate
                 )
-                if rng.random() < SECOND_ROUND_RATE:
+                for _ in range(rng.choice(len(ROUND_RATES), p=ROUND_RATES)):
                     box = after_a_round(network, box, view, run.device)
                 loss, terms, _, _ = box_losses(network, box, view, run.device)
                 (loss / run.accumulate).backward()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """Training boxes of the graph network: C-alphas as they are found, and the truth."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from angelo.atoms import measure_torsions
 from angelo.calpha import PointSettings, find_calphas
 from angelo.frames import random_rotations, rotation_from_backbone
+from angelo.refine import take_calphas
 from angelo.residues import AMINO_ACIDS, residues_of
 from angelo.types import Calphas, Density
 from angelo.windows import VoxelPredictions
@@ -48,6 +49,9 @@ POINTS = PointSettings(
 FEWEST_POINTS = 8
 #: Largest displacement of those (standard deviation), Å, and tilt of their frames, degrees.
 MAX_NOISE, MAX_TILT = 0.9, 50.0
+#: Chance that displaced C-alphas start from random frames: where directions are not seen, as
+#: in EMD-30342 (benchmarks/calpha.md).
+RANDOM_FRAMES_RATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ def start_from_noise(box: Box, output: np.ndarray, rng: np.random.Generator) -> 
         rng.normal(size=(len(backbone), 3)) * np.radians(rng.uniform(0, MAX_TILT)) / np.sqrt(3)
     )
     rotation = (rotation @ Rotation.from_rotvec(tilt).as_matrix()).astype(np.float32)
+    if rng.random() < RANDOM_FRAMES_RATE:
+        rotation = random_rotations(len(backbone), rng)
     at = backbone[:, 1] + rng.normal(size=(len(backbone), 3)) * rng.uniform(0, MAX_NOISE)
     n_false = rng.binomial(len(at), 0.06)
     near = at[rng.integers(len(at), size=n_false)] + rng.normal(size=(n_false, 3)) * 3
@@ -171,15 +177,8 @@ def make_graph_box(
     inside = ((calphas.positions > MARGIN) & (calphas.positions < side - 1 - MARGIN)).all(1)
     if inside.sum() < FEWEST_POINTS or not len(box.backbone):
         return None
-    assert calphas.rotation is not None
-    assert calphas.aa_logits is not None
-    calphas = Calphas(
-        calphas.positions[inside],
-        calphas.probability[inside],
-        calphas.rotation[inside],
-        calphas.aa_logits[inside],
-    )
-    return label(box, entry, atom_names, calphas)
+    kept = take_calphas(calphas, np.flatnonzero(inside))
+    return label(box, entry, atom_names, kept)
 
 
 def label(box: Box, entry: Entry, atom_names: list[str], calphas: Calphas) -> GraphBox:
@@ -215,6 +214,25 @@ def label(box: Box, entry: Entry, atom_names: list[str], calphas: Calphas) -> Gr
         has_atom=has_atom[residue] & is_residue[:, None],
         places=np.where(is_residue[:, None], places[residue], -1),
         sequences=entry.sequences,
+    )
+
+
+def take_points(box: GraphBox, chosen: Int64[np.ndarray, " s"]) -> GraphBox:
+    """Only these points (s of r); bonds to points that are gone are gone."""
+    new_index = np.full(len(box.is_residue) + 1, -1)  # the last: no bond
+    new_index[chosen] = np.arange(len(chosen))
+    return replace(
+        box,
+        calphas=take_calphas(box.calphas, chosen),
+        is_residue=box.is_residue[chosen],
+        backbone=box.backbone[chosen],
+        residue_type=box.residue_type[chosen],
+        follows=new_index[box.follows[chosen]],
+        torsions=box.torsions[chosen],
+        has_torsion=box.has_torsion[chosen],
+        atoms=box.atoms[chosen],
+        has_atom=box.has_atom[chosen],
+        places=box.places[chosen],
     )
 
 

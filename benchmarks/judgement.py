@@ -13,6 +13,8 @@ from angelo.validate import validate
 
 #: Stretches with fewer residues count as short.
 SHORT = 10
+#: So many residues of a wrong type in a row are a run: their register is off.
+RUN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Identity:
     """Bonded stretches, numbered without a gap, with fewer right than wrong types."""
     n_short_wrong_stretches: int
     """Those of fewer than 10 residues."""
+    n_wrong_runs: int
+    """Places where 3 or more bonded residues in a row match a residue of another type."""
 
 
 #: Figures of ``angelo.validate``; the deposited model has no part in them.
@@ -37,6 +41,7 @@ GEOMETRY = (
     "n_bond_outliers",
     "n_angle_outliers",
     "n_twisted_peptides",
+    "n_cis_prolines",
     "n_cis_others",
 )
 #: Names of all figures of a model.
@@ -56,7 +61,7 @@ ZERO_WHEN_EMPTY = {
     "calpha_lddt",
     "all_atom_lddt",
     "n_chain_breaks",
-    *("n_chains", "n_wrong_stretches", "n_short_wrong_stretches"),
+    *("n_chains", "n_wrong_stretches", "n_short_wrong_stretches", "n_wrong_runs"),
 }
 
 
@@ -83,11 +88,17 @@ def identify(built: ProteinCoordinates, reference: ProteinCoordinates) -> Identi
     n_right = np.bincount(stretch[of_built[is_right]], minlength=len(length))
     n_wrong = np.bincount(stretch[of_built[~is_right]], minlength=len(length))
     is_wrong = n_right < n_wrong
+    has_wrong_type = np.zeros(len(built), bool)
+    has_wrong_type[of_built[~is_right]] = True
+    goes_on_wrong = has_wrong_type[1:] & has_wrong_type[:-1] & built.follows_previous[1:]
+    run = np.cumsum(np.append(True, ~goes_on_wrong))
+    run_length = np.bincount(run[has_wrong_type])
     return Identity(
         n_chains=len(built.chain_names),
         wrong_type=100 * float((~is_right).mean()) if len(is_right) else None,
         n_wrong_stretches=int(is_wrong.sum()),
         n_short_wrong_stretches=int((is_wrong & (length < SHORT)).sum()),
+        n_wrong_runs=int((run_length >= RUN).sum()),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from judgement import SHORT
+from judgement import RUN, SHORT
 from report import accuracy_text, real_table, simulated_table
 
 #: Figures of the tables: name in the file, head of the column, decimals.
@@ -16,6 +16,7 @@ COLUMNS = (
     ("sequence_recall", "sequence recall %", 1),
     ("sequence_precision", "sequence precision %", 1),
     ("wrong_type", "wrong type %", 1),
+    ("n_wrong_runs", "wrong runs", 1),
     ("n_short_wrong_stretches", "short wrong stretches", 1),
     ("n_wrong_stretches", "all wrong stretches", 1),
     ("backbone_rmsd", "backbone RMSD Å", 2),
@@ -33,6 +34,7 @@ GEOMETRY_COLUMNS = (
     ("n_bond_outliers", "bond outliers", 1),
     ("n_angle_outliers", "angle outliers", 1),
     ("n_twisted_peptides", "twisted peptides", 1),
+    ("n_cis_prolines", "cis prolines", 1),
     ("n_cis_others", "cis, not proline", 1),
 )
 HEAD = f"""# Built models
@@ -42,16 +44,18 @@ Written by `make bench-models` from the rows of `accuracy.json`; no figure is ty
 Without superposition, against the deposited models. *Unpruned* is all that was built, *pruned*
 what the sequences support. Matches are of C-alphas within 3 Å, one to one. *Recall* is of the
 deposited residues, *precision* of the built ones; *sequence* asks for the right residue type as
-well. *Wrong type* is the share of matched residues with another type than the deposited one.
-A *wrong stretch* is a run of bonded residues, numbered without a gap, with fewer right than
-wrong types; *short* ones have fewer than {SHORT} residues. RMSDs are over matched residues;
-lDDT counts what is missing as lost. *As given* is a model that others built into the same map.
+well. *Wrong type* is the share of matched residues with another type than the deposited one;
+a *wrong run* has {RUN} or more of them in a row, where the register is off. A *wrong stretch*
+is a run of bonded residues, numbered without a gap, with fewer right than wrong types; *short*
+ones have fewer than {SHORT} residues. RMSDs are over matched residues; lDDT counts what is
+missing as lost. *As given* is a model that others built into the same map.
 """
 GEOMETRY_HEAD = """## Geometry
 
 As `angelo.validate` finds it, of all residues: clashes are pairs of heavy atoms that overlap by
 more than 0.4 Å; bonds and angles more than four standard deviations off are outliers; twisted
-peptides are more than 30° from flat. Outliers are counted; in means, for each map.
+peptides are more than 30° from flat; rotamers are judged by chi1 and chi2 alone. Outliers are
+counted; in means, for each map.
 """
 
 

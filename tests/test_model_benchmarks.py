@@ -60,6 +60,13 @@ def test_wrong_types_are_a_share_of_what_is_matched():
     found = judgement.identify(with_wrong_types(np.arange(20)), DEPOSITED)
     assert found.wrong_type == pytest.approx(100 * 20 / 574)
     assert found.n_wrong_stretches == 0  # 20 of a stretch of 141: most are right
+    assert found.n_wrong_runs == 1
+
+
+def test_wrong_runs_are_three_or_more_in_a_row():
+    rows = np.r_[4:6, 10:13, 20, 22, 24, 30:36, 140, 141:143]  # chain A ends at 140
+    assert judgement.identify(with_wrong_types(rows), DEPOSITED).n_wrong_runs == 2
+    assert judgement.identify(DEPOSITED, DEPOSITED).n_wrong_runs == 0
 
 
 def test_stretches_end_where_bonds_or_numbers_do():

@@ -16,6 +16,7 @@ from angelo.density import read_map, write_map
 from angelo.errors import NothingBuiltError, OutputError
 from angelo.job import BuildJob, read_inputs
 from angelo.pipeline import build_model
+from angelo.register import LEAST_PROBABILITY
 from angelo.residues import AMINO_ACIDS, NAME_FROM_CODE
 from angelo.session import CPU
 
@@ -118,7 +119,11 @@ def test_files_of_a_run(job, right_types):
         "undecided.csv",
     ]
     with (result.folder / "residues.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 32
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 32
+    sure = [float(r["number_probability"]) for r in rows if r["model"] == "pruned"]
+    assert sure
+    assert min(sure) >= LEAST_PROBABILITY
     record = json.loads((result.folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert list(record["stages"]) == [

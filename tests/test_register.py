@@ -11,6 +11,7 @@ from angelo.register import (
     REACH,
     _moves,
     forward_backward,
+    judge_numbers,
     leave_out_unsure,
     register_probabilities,
 )
@@ -110,8 +111,10 @@ def test_unsure_residues_lose_their_match_and_others_stay():
     says, positions = ALPHA[20:70] + ALPHA[71:80], np.arange(20, 79)
     assignment, refinement = placed(says, positions, accuracy=0.7)
     elsewhere = Assignment(assignment.chain, -1, np.full(59, -1), 0.0, np.inf)
-    surer, same = leave_out_unsure([assignment, elsewhere], refinement, RECORDS, AMINO_ACIDS)
+    judged = judge_numbers([assignment, elsewhere], refinement, RECORDS, AMINO_ACIDS)
+    surer, same = leave_out_unsure(judged)
     assert same is elsewhere
+    assert judged[0].number_probability.shape == (59,)
     np.testing.assert_array_equal(surer.positions[:45], positions[:45])
     np.testing.assert_array_equal(surer.positions[-6:], -1)
 
@@ -119,7 +122,7 @@ def test_unsure_residues_lose_their_match_and_others_stay():
 def test_nucleic_acids_are_left_alone():
     assignment, refinement = placed("ACGT" * 3, np.arange(12))
     records = (RECORDS[0], SequenceRecord("strand", "ACGT" * 3, kind="dna"))
-    (same,) = leave_out_unsure([assignment], refinement, records, AMINO_ACIDS)
+    (same,) = leave_out_unsure(judge_numbers([assignment], refinement, records, AMINO_ACIDS))
     assert same is assignment
 
 

@@ -78,6 +78,7 @@ def test_residue_rows(raw, pruned):
         "type": "ALA",
         "confidence": "80.00",
         "type_probability": "0.500",
+        "number_probability": "",
         "sequence": "first",
         "ca_x": "33.000",  # residue 2 of 15 numbers each, C-alpha is the second atom
         "ca_y": "34.000",

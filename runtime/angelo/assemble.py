@@ -1,7 +1,6 @@
 """Placed chains to models: names, numbers, residue types, atoms and confidence."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from string import ascii_lowercase, ascii_uppercase
 
@@ -16,7 +15,6 @@ from angelo.residues import NAMES_BY_KIND, UNKNOWN_BY_KIND, Kind
 from angelo.types import (
     Assignment,
     BackboneFrames,
-    Chain,
     Model,
     ModelChain,
     Refinement,
@@ -75,12 +73,7 @@ def _chain_names() -> Iterator[str]:
 
 def _matched_part(assignment: Assignment) -> Assignment:
     """Drop the residues that match no position."""
-    matched = assignment.positions >= 0
-    return replace(
-        assignment,
-        chain=Chain(assignment.chain.residues[matched]),
-        positions=assignment.positions[matched],
-    )
+    return assignment.only(np.flatnonzero(assignment.positions >= 0))
 
 
 def _model_chain(
@@ -123,6 +116,9 @@ def _model_chain(
         has_atom=has_atom,
         confidence=confidence_from_error(refinement.predicted_error[residues]),
         aa_probability=probabilities[np.arange(len(codes)), columns].astype(np.float32),
+        number_probability=None
+        if assignment.number_probability is None
+        else assignment.number_probability.astype(np.float32),
     )
 
 

@@ -95,6 +95,9 @@ def summary_panel(result: "BuildResult") -> Panel:
             ("sequences", f"{n_found} of {n_sequences} found"),
             ("coverage", f"{found['sequence_coverage']:.1%} of the sequence positions"),
         ]
+        if n_undecided := found.get("undecided_chains"):
+            text = f"{n_undecided} chains may belong to a sequence, see undecided.csv"
+            rows.append(("undecided", text))
     else:
         sure = f"{found['mean_type_probability']:.0%} probable on average"
         rows.append(("types", f"the networks' guess, {sure}"))

@@ -30,7 +30,7 @@ from angelo.place import place_proteins
 from angelo.profiles import chain_profiles
 from angelo.prune import join_fragments, prune_chains, report_assignment
 from angelo.refine import refine
-from angelo.register import leave_out_unsure
+from angelo.register import judge_numbers, leave_out_unsure
 from angelo.report.tables import summarise, summarise_geometry
 from angelo.report.undecided import undecided_chains
 from angelo.results import BuildResult, Models, read_result, write_results
@@ -226,8 +226,10 @@ def _name_chains(refinement: Refinement, inputs: Inputs) -> Models:
         return Models(built, chain_profiles(built, unplaced, refinement, records, types))
     placed, refinement = place_proteins(chains, refinement, inputs.proteins, types)
     placed += place_chains(strands, refinement, strand_targets_of(records), types)
-    joined = join_fragments(placed, refinement, records)
-    kept = prune_chains(leave_out_unsure(joined, refinement, records, types), refinement)
+    joined = judge_numbers(
+        join_fragments(placed, refinement, records), refinement, records, types
+    )
+    kept = prune_chains(leave_out_unsure(joined), refinement)
     built = chains_to_model(joined, refinement, records, types, pruned=False)
     return Models(
         built,

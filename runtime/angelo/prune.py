@@ -107,7 +107,7 @@ def prune_chains(
         runs = np.split(matched, np.flatnonzero(steps > _max_step(refinement, residues)) + 1)
         supported = [run for run in runs if len(run) >= min_matched]
         if supported:
-            kept.append(_select(assignment, np.concatenate(supported)))
+            kept.append(assignment.only(np.concatenate(supported)))
     return tuple(kept)
 
 
@@ -140,17 +140,6 @@ def report_assignment(
         )
     n_assigned = sum(sequence.n_residues for sequence in sequences)
     return AssignmentReport(n_built, n_assigned, tuple(sequences))
-
-
-def _select(assignment: Assignment, rows: Int64[np.ndarray, " k"]) -> Assignment:
-    """Make an assignment of some of the residues of another."""
-    return Assignment(
-        Chain(assignment.chain.residues[rows]),
-        assignment.sequence,
-        assignment.positions[rows],
-        assignment.score,
-        assignment.e_value,
-    )
 
 
 def _max_step(refinement: Refinement, residues: Int64[np.ndarray, " k"]) -> float:

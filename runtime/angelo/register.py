@@ -36,14 +36,13 @@ LEFT, NOT_ENTERED = 2 * N_POSITIONS, 2 * N_POSITIONS + 1
 N_STATES = 2 * N_POSITIONS + 2
 
 
-def leave_out_unsure(
+def judge_numbers(
     assignments: Sequence[Assignment],
     refinement: Refinement,
     records: Sequence[SequenceRecord],
     residue_types: Sequence[str],
-    least: float = LEAST_PROBABILITY,
 ) -> tuple[Assignment, ...]:
-    """Unmatch residues of proteins whose position is less likely than ``least``.
+    """Give placed proteins their `register_probabilities`.
 
     Parameters
     ----------
@@ -52,14 +51,34 @@ def leave_out_unsure(
     refinement, records, residue_types
         As in `register_probabilities`.
     """
-    surer = []
-    for assignment in assignments:
-        if assignment.sequence >= 0 and records[assignment.sequence].kind == "protein":
-            sure = register_probabilities(assignment, refinement, records, residue_types)
-            positions = np.where(sure >= least, assignment.positions, -1)
-            assignment = replace(assignment, positions=positions)
-        surer.append(assignment)
-    return tuple(surer)
+    return tuple(
+        replace(
+            assignment,
+            number_probability=register_probabilities(
+                assignment, refinement, records, residue_types
+            ),
+        )
+        if assignment.sequence >= 0 and records[assignment.sequence].kind == "protein"
+        else assignment
+        for assignment in assignments
+    )
+
+
+def leave_out_unsure(
+    assignments: Sequence[Assignment], least: float = LEAST_PROBABILITY
+) -> tuple[Assignment, ...]:
+    """Unmatch residues whose position is less likely than ``least``; not judged ones stay."""
+    return tuple(
+        assignment
+        if assignment.number_probability is None
+        else replace(
+            assignment,
+            positions=np.where(
+                assignment.number_probability >= least, assignment.positions, -1
+            ),
+        )
+        for assignment in assignments
+    )
 
 
 def register_probabilities(

@@ -4,10 +4,10 @@ The flow is one way: ``Density`` -> ``Calphas`` -> ``Refinement`` -> ``Chain`` l
 ``Assignment`` list -> ``Model``. Nothing here is changed in place; use ``dataclasses.replace``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from angelo.residues import Kind, residue_table
 
@@ -166,6 +166,19 @@ class Assignment:
     """Expected number of chance matches as good; inf when nothing matched."""
     doubt: Doubt | None = None
     """Where a chain that did not match might belong."""
+    number_probability: Float64[np.ndarray, " c"] | None = None
+    """How likely each residue is the one of its position, see ``angelo.register``; 0 where not
+    matched; None: not judged."""
+
+    def only(self, rows: Int64[np.ndarray, " k"]) -> "Assignment":
+        """Return the same with some of the residues of the chain (k of c)."""
+        sure = self.number_probability
+        return replace(
+            self,
+            chain=Chain(self.chain.residues[rows]),
+            positions=self.positions[rows],
+            number_probability=None if sure is None else sure[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +201,9 @@ class ModelChain:
     """0 to 100, high is good: 100 * clip((1.2 - predicted error in Å) / 0.7, 0, 1)."""
     aa_probability: Float32[np.ndarray, " c"]
     """Network probability of the written residue type."""
+    number_probability: Float32[np.ndarray, " c"] | None = None
+    """How likely each residue is the one of its number in the sequence, see
+    ``angelo.register``; None: the chain is not placed, or not judged."""
 
     @property
     def kind(self) -> Kind:

@@ -29,24 +29,28 @@ def residues_csv(models: Mapping[str, Model], records: Sequence[SequenceRecord])
 
     ``models`` are named ("pruned" and "raw", or "built"); the name is the first column.
     C-alpha positions (of nucleotides: those of P) are in Å, map coordinates; confidence is 0
-    to 100, the probability of the type 0 to 1.
+    to 100, the probability of the type 0 to 1, and so is that of the number in the sequence,
+    which chains that are not placed do not have.
     """
     rows = []
     for name, model in models.items():
         for chain in model.chains:
             matched = _sequence_name(chain, records)
             centre = "CA" if chain.kind == "protein" else "P"
+            sure = chain.number_probability
             for row, kind in enumerate(chain.residue_types):
                 x, y, z = chain.atom_positions[row, residue_table()[kind].index(centre)]
                 rows.append(
                     [
                         *(name, chain.name, chain.sequence_positions[row], kind),
                         *(f"{chain.confidence[row]:.2f}", f"{chain.aa_probability[row]:.3f}"),
+                        "" if sure is None else f"{sure[row]:.3f}",
                         *(matched, f"{x:.3f}", f"{y:.3f}", f"{z:.3f}"),
                     ]
                 )
     columns = ["model", "chain", "number", "type", "confidence", "type_probability"]
-    return csv_text([*columns, "sequence", "ca_x", "ca_y", "ca_z"], rows)
+    columns += ["number_probability", "sequence", "ca_x", "ca_y", "ca_z"]
+    return csv_text(columns, rows)
 
 
 def chains_csv(models: Mapping[str, Model], records: Sequence[SequenceRecord]) -> str:

@@ -13,7 +13,7 @@ from angelo.validate import validate
 
 #: Stretches with fewer residues count as short.
 SHORT = 10
-#: So many residues of a wrong type in a row are a run: their register is off.
+#: So many residues of a wrong type in a row are a run; in placed chains their register is off.
 RUN = 3
 
 

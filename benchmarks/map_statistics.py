@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from scipy.stats import skew, spearmanr
 
@@ -17,7 +16,12 @@ from angelo.spectrum import shell_amplitudes, spatial_frequencies
 from angelo_training.boxes import normalise
 from angelo_training.profile import load_spectrum
 from angelo_training.scatterers import Scatterers
-from angelo_training.simulate import Conditions, draw_conditions, simulate_density
+from angelo_training.simulate import (
+    Conditions,
+    distance_to_atoms,
+    draw_conditions,
+    simulate_density,
+)
 
 #: Shells whose power is compared by direction: name, and resolutions that bound them, Å.
 SHELLS = (("5 to 4.2 Å", 4.2, 5.0), ("4 to 3.45 Å", 3.45, 4.0))
@@ -77,10 +81,10 @@ def anisotropy(values_zyx: Float32[np.ndarray, "z y x"]) -> dict[str, float]:
 def statistics(values_zyx: Float32[np.ndarray, "z y x"], atoms: Scatterers) -> dict[str, float]:
     """Figures of a whole map that is not normalised yet, by what they are called."""
     normalised = normalise(values_zyx, load_spectrum())
-    away = distance_to(atoms.positions, values_zyx.shape)
+    away = distance_to_atoms(atoms.positions, values_zyx.shape)
     inside, around = normalised[away < INSIDE], normalised[(away >= INSIDE) & (away < AROUND)]
     low, middle, high = np.percentile(inside, (LOW, MIDDLE, HIGH)) / inside.mean()
-    near, typical, far = np.percentile(
+    poor, typical, good = np.nanpercentile(
         residue_correlations(normalised, atoms), (LOW, MIDDLE, HIGH)
     )
     at = np.rint(atoms.positions).astype(int)[:, ::-1].clip(0, np.array(values_zyx.shape) - 1)
@@ -96,22 +100,11 @@ def statistics(values_zyx: Float32[np.ndarray, "z y x"], atoms: Scatterers) -> d
         "rank correlation of density and deposited B-factors": float(
             spearmanr(normalised[tuple(at.T)], atoms.b_factors).statistic
         ),
-        "residues' correlation with a clean map, 10th percentile": float(near),
+        "residues' correlation with a clean map, 10th percentile": float(poor),
         "residues' correlation with a clean map, median": float(typical),
-        "residues' correlation with a clean map, 90th percentile": float(far),
+        "residues' correlation with a clean map, 90th percentile": float(good),
         **anisotropy(values_zyx),
     }
-
-
-def distance_to(
-    positions: Float32[np.ndarray, "a 3"], shape: tuple[int, ...]
-) -> Float64[np.ndarray, "z y x"]:
-    """Distance of every voxel to the nearest atom, Å."""
-    empty = np.ones(shape, bool)
-    at = np.rint(positions).astype(int)[:, ::-1]
-    at = at[((at >= 0) & (at < np.array(shape))).all(axis=1)]
-    empty[tuple(at.T)] = False
-    return np.asarray(distance_transform_edt(empty))
 
 
 def empty_share(
@@ -170,5 +163,6 @@ def residue_correlations(
 def clean_conditions() -> Conditions:
     """Return conditions of a map without noise, in which all atoms are equally well ordered."""
     drawn = draw_conditions(np.random.default_rng(0), CLEAN_RESOLUTION, mask="tight")
-    none = dict.fromkeys(("noise", "b_overall", "b_scale", "local_b", "exposed_b"), 0.0)
-    return replace(drawn, **none, anisotropic_b=(0.0, 0.0), magnification=1.0, pixel=1.0)
+    faults = ("noise", "b_overall", "b_scale", "local_b", "side_b", "exposed_b")
+    kept = dict.fromkeys(("carboxylate", "polar", "sulphur", "magnification", "pixel"), 1.0)
+    return replace(drawn, **dict.fromkeys(faults, 0.0), **kept, anisotropic_b=(0.0, 0.0))

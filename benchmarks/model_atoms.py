@@ -19,7 +19,7 @@ class ModelAtoms:
     """Atoms (a of them) of a deposited model."""
 
     scatterers: Scatterers
-    """In the frame of the map; residues count from 0 along the file."""
+    """In the frame of the map; amino acids count from 0 along the file, all else is -1."""
     names: tuple[tuple[str, str], ...]
     """Residue and atom name of each."""
 
@@ -61,7 +61,7 @@ def read_atoms(path: Path, chain: str | None) -> ModelAtoms:
         depth=tables.depth[at],
         volume=tables.volume[at],
         group=tables.group[at],
-        residue=np.array([r for r, *_ in rows], np.int32),
+        residue=np.array([r if n in AMINO_ACIDS else -1 for r, n, _ in rows], np.int32),
     )
     return ModelAtoms(scatterers, tuple((name, atom.name) for _, name, atom in rows))
 

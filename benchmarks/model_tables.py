@@ -45,7 +45,7 @@ Without superposition, against the deposited models. *Unpruned* is all that was 
 what the sequences support. Matches are of C-alphas within 3 Å, one to one. *Recall* is of the
 deposited residues, *precision* of the built ones; *sequence* asks for the right residue type as
 well. *Wrong type* is the share of matched residues with another type than the deposited one;
-a *wrong run* has {RUN} or more of them in a row, where the register is off. A *wrong stretch*
+a *wrong run* has {RUN} or more of them in a row: in placed chains a slip. A *wrong stretch*
 is a run of bonded residues, numbered without a gap, with fewer right than wrong types; *short*
 ones have fewer than {SHORT} residues. RMSDs are over matched residues; lDDT counts what is
 missing as lost. *As given* is a model that others built into the same map.

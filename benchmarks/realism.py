@@ -8,7 +8,7 @@ two are alike: means tell how strongly a kind of atom shows, deviations how much
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,20 +150,24 @@ def whole_table(maps: dict[str, Comparison]) -> str:
     body = [
         [name]
         + [
-            f"{_short(f['real'])} / {_short(f['simulated'])} "
-            f"({_short(f['least'])} to {_short(f['most'])})"
-            for f in (column[name] for column in columns)
+            "{real} / {simulated} ({least} to {most})".format_map(_short(column[name]))
+            for column in columns
         ]
         for name in columns[0]
     ]
     return markdown_table(["map", *maps], body)
 
 
-def _short(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+def _short(figures: Mapping[str, float]) -> dict[str, str]:
+    """Every figure as text, all with as many decimals as the largest asks for."""
+    decimals = 0 if max(map(abs, figures.values())) >= 10 else 2
+    return {
+        name: "–" if np.isnan(value) else f"{value:.{decimals}f}"
+        for name, value in figures.items()
+    }
 
 
-def report_text(maps: dict[str, Comparison]) -> str:
+def report_text(maps: dict[str, Comparison], draws: int) -> str:
     """All tables as markdown."""
     pairs = ", ".join(
         f"{name} {f['correlation']['real']:.2f} and {f['correlation']['each_other']:.2f}"
@@ -171,6 +175,8 @@ def report_text(maps: dict[str, Comparison]) -> str:
     )
     return "\n\n".join(
         (
+            "# How real maps differ from simulated ones",
+            f"Written by `make bench-realism`: {draws} random conditions for each map.",
             "Density at atoms, real / simulated; the backbone's mean is 1.",
             class_table(maps),
             "Correlation over all atoms, of the real map with simulated ones, and of those "
@@ -203,7 +209,7 @@ def main(
             "whole": compare_whole(density, atoms, simulated),
         }
     content = {"draws": draws, "machine": machine_facts(), "maps": found}
-    write_results(out, content, report_text(found))
+    write_results(out, content, report_text(found, draws))
 
 
 if __name__ == "__main__":

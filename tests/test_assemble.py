@@ -1,5 +1,7 @@
 """Models from placed chains: names, numbers, types, entities, confidence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,20 @@ def test_pruned_models_hold_matched_residues_only():
     assert not chains_to_model(
         [unmatched], refinement_of("AA"), RECORDS, AMINO_ACIDS, True
     ).chains
+
+
+def test_only_numbers_of_the_sequence_have_a_probability():
+    sure = np.array([0.0, 0.9, 0.8])
+    for positions, expected in (
+        ([-1, 2, 3], [0, 0.9, 0.8]),
+        ([-1, 0, 1], [0, 0, 0]),  # numbered 1, 2, 3: no number is that of its place
+    ):
+        placed = replace(assignment([0, 1, 2], positions), number_probability=sure)
+        model = chains_to_model([placed], refinement_of("KVL"), RECORDS, AMINO_ACIDS, False)
+        np.testing.assert_allclose(model.chains[0].number_probability, expected)
+    pruned = chains_to_model([placed], refinement_of("KVL"), RECORDS, AMINO_ACIDS, True)
+    np.testing.assert_allclose(pruned.chains[0].number_probability, [0.9, 0.8])
+    assert only_chain([1, 2, 3], "KVL", pruned=False).number_probability is None
 
 
 @pytest.mark.parametrize(

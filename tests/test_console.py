@@ -46,12 +46,20 @@ def test_panel_says_what_was_built_and_where(was_done):
         **{"residues_built": 120, "chains_built": 9, "mean_confidence_built": 50.0},
         **{"matched_residues": 100, "chains": 4, "sequences_found": 2, "sequences": 3},
         **{"sequence_coverage": 0.755, "mean_confidence": 81.4, "residues": 100},
+        "undecided_chains": 1,
     }
     result = BuildResult(Path("out"), ("out.cif",), summary, ("[two] changed",), was_done)
     console = console_of(False)
     console.print(summary_panel(result))
     text = console.file.getvalue()
-    for words in ("120 residues in 9", "100 residues in 4", "2 of 3", "75.5%", "81 of 100"):
+    for words in (
+        "120 residues in 9",
+        "100 residues in 4",
+        "2 of 3",
+        "75.5%",
+        "81 of 100",
+        "1 chain that may",
+    ):
         assert words in text
     assert "out.cif" in text
     assert "[two] changed" in text

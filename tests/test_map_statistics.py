@@ -13,7 +13,7 @@ from tiny_structures import pack_tiny, tiny_entry
 from angelo.spectrum import spatial_frequencies
 from angelo.types import Density
 from angelo.window_plan import WindowSettings, plan_axis
-from angelo_training.simulate import simulate_density
+from angelo_training.simulate import distance_to_atoms, simulate_density
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import error_by_quality
@@ -23,7 +23,6 @@ from map_statistics import (
     amplitude_fall,
     anisotropy,
     clean_conditions,
-    distance_to,
     empty_share,
     residue_correlations,
     statistics,
@@ -79,8 +78,8 @@ def test_faultless_residues_correlate_and_noise_lowers_it(atoms, clean):
         np.nanmedian(residue_correlations(values, atoms))
         for values in (clean, simulate(atoms, noise=1.0), simulate(atoms, noise=4.0))
     ]
-    # The clean map is normalised before it is compared; this one is not.
-    assert figures[0] > 0.9
+    # Polar atoms differ by chance, and the clean map is normalised, which this one is not.
+    assert figures[0] > 0.97
     assert figures[0] > figures[1] > figures[2]
 
 
@@ -92,7 +91,7 @@ def test_residues_without_atoms_have_no_correlation(atoms, clean):
 
 
 def test_masked_voxels_are_empty(atoms):
-    away = distance_to(atoms.positions, SHAPE)
+    away = distance_to_atoms(atoms.positions, SHAPE)
     tight = simulate(atoms, mask="tight", mask_radius=3.0, mask_edge=0.5)
     assert empty_share(tight, away) > 0.95
     assert empty_share(simulate(atoms, mask="none", noise=1.0), away) < 0.5

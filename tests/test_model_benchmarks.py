@@ -236,6 +236,12 @@ def test_targets_are_met_or_not(measured):
     assert "| EMD-3488, RMSD Å | at most 0.45 | 0.40 | yes |" in page
 
 
+def test_targets_are_compared_before_rounding():
+    assert not targets.Target("wrong types", 2.0, 2.04, at_least=False).is_met
+    assert not targets.Target("recall", 98.0, 97.96).is_met
+    assert targets.Target("recall", 98.0, 98.0).is_met
+
+
 def test_targets_of_two_bundles_are_refused(measured):
     calpha, accuracy = measured
     other = {"bundle": {"name": "compact", "version": "8", "sha256": "1" * 64}}

@@ -116,10 +116,19 @@ def _model_chain(
         has_atom=has_atom,
         confidence=confidence_from_error(refinement.predicted_error[residues]),
         aa_probability=probabilities[np.arange(len(codes)), columns].astype(np.float32),
-        number_probability=None
-        if assignment.number_probability is None
-        else assignment.number_probability.astype(np.float32),
+        number_probability=_number_probability(assignment, numbers),
     )
+
+
+def _number_probability(
+    assignment: Assignment, numbers: Int64[np.ndarray, " c"]
+) -> Float32[np.ndarray, " c"] | None:
+    """Probabilities of the positions, where the numbers are those of the positions."""
+    sure = assignment.number_probability
+    if sure is None:
+        return None
+    is_placed = numbers == assignment.positions + 1
+    return np.where(is_placed, sure, 0.0).astype(np.float32)
 
 
 def _residue_numbers(positions: Int64[np.ndarray, " c"]) -> Int64[np.ndarray, " c"]:

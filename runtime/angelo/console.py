@@ -96,8 +96,9 @@ def summary_panel(result: "BuildResult") -> Panel:
             ("coverage", f"{found['sequence_coverage']:.1%} of the sequence positions"),
         ]
         if n_undecided := found.get("undecided_chains"):
-            text = f"{n_undecided} chains may belong to a sequence, see undecided.csv"
-            rows.append(("undecided", text))
+            chains = "chain" if n_undecided == 1 else "chains"
+            where = f"{n_undecided} {chains} that may belong to a sequence: undecided.csv"
+            rows.append(("undecided", where))
     else:
         sure = f"{found['mean_type_probability']:.0%} probable on average"
         rows.append(("types", f"the networks' guess, {sure}"))

@@ -167,8 +167,8 @@ class Assignment:
     doubt: Doubt | None = None
     """Where a chain that did not match might belong."""
     number_probability: Float64[np.ndarray, " c"] | None = None
-    """How likely each residue is the one of its position, see ``angelo.register``; 0 where not
-    matched; None: not judged."""
+    """How likely each residue is the one of the position that it was placed at, see
+    ``angelo.register``; 0 where it was not placed; None: not judged."""
 
     def only(self, rows: Int64[np.ndarray, " k"]) -> "Assignment":
         """Return the same with some of the residues of the chain (k of c)."""
@@ -203,7 +203,8 @@ class ModelChain:
     """Network probability of the written residue type."""
     number_probability: Float32[np.ndarray, " c"] | None = None
     """How likely each residue is the one of its number in the sequence, see
-    ``angelo.register``; None: the chain is not placed, or not judged."""
+    ``angelo.register``; 0 where the number is not that of a place in it; None: the chain is
+    not placed, or not judged."""
 
     @property
     def kind(self) -> Kind:

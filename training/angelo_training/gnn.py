@@ -173,8 +173,8 @@ def check(
 ) -> dict[str, float]:
     """Loss terms and plain figures on fixed ``val`` examples.
 
-    ``second_*`` and ``third_*`` are those of further rounds, ``unread_*`` those without a
-    sequence.
+    ``second_*`` and ``third_*`` are those of further rounds, of the points that are left then;
+    ``unread_*`` those without a sequence.
     """
     columns: dict[str, list[float]] = {}
     for box in boxes:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import gemmi
 import numpy as np
 import scipy.fft
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -330,15 +330,22 @@ def smooth_field(
     return np.asarray(field / field.std(), np.float32)
 
 
+def distance_to_atoms(
+    positions_vox: np.ndarray, shape: tuple[int, ...]
+) -> Float64[np.ndarray, "z y x"]:
+    """Distance of every voxel to the nearest atom's voxel, in voxels."""
+    empty = np.ones(shape, bool)
+    index = np.rint(positions_vox).astype(int)[:, ::-1]
+    index = index[((index >= 0) & (index < np.array(shape))).all(1)]
+    empty[tuple(index.T)] = False
+    return np.asarray(distance_transform_edt(empty))
+
+
 def soft_mask(
     positions: np.ndarray, shape: tuple[int, int, int], voxel: float, radius: float, edge: float
 ) -> Float32[np.ndarray, "z y x"]:
     """1 within ``radius`` of any atom, falling to 0 over ``edge``."""
-    empty = np.ones(shape, bool)
-    index = np.rint(positions / voxel).astype(int)[:, ::-1]
-    index = index[((index >= 0) & (index < np.array(shape))).all(1)]
-    empty[tuple(index.T)] = False
-    distance = distance_transform_edt(empty) * voxel
+    distance = distance_to_atoms(positions / voxel, shape) * voxel
     ramp = np.clip((radius + edge - distance) / max(edge, 1e-3), 0, 1)
     smooth: np.ndarray = 0.5 - 0.5 * np.cos(np.pi * ramp)
     return smooth.astype(np.float32)

@@ -29,8 +29,8 @@ def residues_csv(models: Mapping[str, Model], records: Sequence[SequenceRecord])
 
     ``models`` are named ("pruned" and "raw", or "built"); the name is the first column.
     C-alpha positions (of nucleotides: those of P) are in Å, map coordinates; confidence is 0
-    to 100, the probability of the type 0 to 1, and so is that of the number in the sequence,
-    which chains that are not placed do not have.
+    to 100, the probability of the type 0 to 1, and so is that of the number in the sequence:
+    0 for residues that match no place in it, empty in chains that are not placed.
     """
     rows = []
     for name, model in models.items():

@@ -26,7 +26,12 @@ from angelo.calpha import find_calphas
 from angelo.evaluate import match_calphas
 from angelo.session import Graph
 from angelo.types import Density
-from angelo.window_plan import WindowSettings, fit_windows, plan_axis
+from angelo.window_plan import (
+    WindowSettings,
+    find_solvent_windows,
+    fit_windows,
+    plan_axis,
+)
 from angelo.windows import run_windows
 from angelo_training.structures import Entry, PackedStructures
 
@@ -60,10 +65,10 @@ def judge_map(
 ) -> dict[str, Any]:
     """Figures of one map that is prepared for the network, with and without its solvent."""
     part, settings, wanted = fit_windows(density, bundle.c_alpha.windows)
-    shape = [len(plan_axis(n, settings).corners) for n in density.values_zyx.shape]
-    everything = np.ones(shape, bool)
+    plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
+    everything = np.ones([len(plan.corners) for plan in plans], bool)
     if wanted is None:
-        part, wanted = density, everything
+        wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
     row: dict[str, Any] = {
         "calphas": len(calphas),
         "not_covered": int((~covered(calphas, part, settings, wanted)).sum()),

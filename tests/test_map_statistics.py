@@ -8,17 +8,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.fft
-from tiny_structures import pack_tiny, tiny_entry
+from tiny_bundle import write_tiny_bundle
+from tiny_structures import pack_tiny
 
+from angelo.bundle import load_bundle
+from angelo.coordinates import read_structure
 from angelo.spectrum import spatial_frequencies
 from angelo.types import Density
 from angelo.window_plan import WindowSettings, plan_axis
 from angelo_training.simulate import distance_to_atoms, simulate_density
+from angelo_training.structures import PackedStructures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import error_by_quality
 import realism
+import simulated_maps
 import solvent
+from calpha_search import open_graph
 from map_statistics import (
     amplitude_fall,
     anisotropy,
@@ -32,9 +38,14 @@ SHAPE = (48, 48, 48)
 
 
 @pytest.fixture(scope="module")
-def atoms(tmp_path_factory):
+def packed(tmp_path_factory):
+    return PackedStructures(pack_tiny(tmp_path_factory.mktemp("structures")))
+
+
+@pytest.fixture(scope="module")
+def atoms(packed):
     """The atoms of the piece in the middle of a box of 48 Å that lie in it."""
-    entry, _ = tiny_entry(pack_tiny(tmp_path_factory.mktemp("structures")))
+    entry = packed[0]
     at = entry.positions - entry.positions.mean(axis=0) + np.float32(24)
     return entry.atoms.at(at).only(((at > 2) & (at < 45)).all(axis=1))
 
@@ -141,3 +152,21 @@ def test_c_alphas_beside_the_windows_that_are_run_are_counted():
     inside = solvent.covered(at, density, settings, wanted)
     np.testing.assert_array_equal(inside, [True, True, False, False])
     assert solvent.covered(at, density, settings, ~wanted)[2:].all()
+
+
+def test_a_protein_in_a_large_box_is_covered_where_it_is(packed, tmp_path):
+    write_tiny_bundle(tmp_path / "tiny")
+    bundle = load_bundle(tmp_path / "tiny")
+    graph = open_graph(bundle, "cpu", 1)
+    row = solvent.judge_entry(packed[0], bundle, graph, "tight", 3.0)
+    assert row["calphas"] == len(packed[0].backbone)
+    assert row["not_covered"] == 0
+    assert row["build"]["windows"] < row["everywhere"]["windows"]
+
+
+def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path):
+    case = simulated_maps.write_case(packed, 0, 2.5, tmp_path)
+    reference = read_structure(case.reference)
+    found = error_by_quality.correlations_of(case.map_path, case.reference, None, reference)
+    assert np.isfinite(found).all()
+    assert np.median(found) > 0.6

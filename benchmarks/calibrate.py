@@ -16,7 +16,7 @@ import numpy as np
 import options
 import typer
 from accuracy import read_reference
-from cases import Case, real_cases, simulated_cases
+from cases import Case, real_maps, simulated_cases
 from provenance import bundle_facts, code_sha256, machine_facts, write_json
 from reliability import (
     GOOD,
@@ -194,7 +194,7 @@ def main(
         "calibrated": content["calibrated"]["curve"],
     }
     if maps is not None:
-        built = [case for case in real_cases(maps) if case.comparison is None]
+        built = real_maps(maps)
         found = collect(built, bundle, device, threads).values()
         content["real"] = figures_of(
             calibrated(together([part for parts in found for part in parts]), calibration)

@@ -27,8 +27,8 @@ from calpha_search import (
 )
 from calpha_tables import report_text, tuning_table
 from calpha_tune import Choice, PredictedMap, Scores, choose_settings, lowest_threshold
-from cases import Case, real_cases, simulated_cases
-from provenance import ROOT, build_conditions, machine_facts, write_json
+from cases import Case, real_maps, simulated_cases
+from provenance import ROOT, build_conditions, machine_facts, write_json, write_results
 from rich.console import Console
 from speed import padded
 
@@ -178,7 +178,7 @@ def main(
                 typer.echo(tuning_table(tune(cases, loaded, graph), loaded.c_alpha.points))
                 return
             if maps is not None:
-                cases += [case for case in real_cases(maps) if case.comparison is None]
+                cases += real_maps(maps)
             facts = {
                 "command": f"{Path(sys.argv[0]).name} --entries {entries} "
                 f"--resolutions {resolutions} --device {device} --threads {threads}",
@@ -189,13 +189,10 @@ def main(
             content = run_cases(cases, loaded, graph, facts, target)
             if costs:
                 content["costs"] = measure_costs(folder, device, threads)
-                write_json(target, content)
     except UserError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
-    text = report_text(content)
-    target.with_suffix(".md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+    write_results(target, content, report_text(content))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import options
 import typer
 from accuracy import read_reference
 from calpha_judge import judge_calphas
-from calpha_search import open_graph, predict_voxels
-from cases import Case, real_cases, simulated_cases
+from calpha_search import open_graph, predict_voxels, predict_windows
+from cases import Case, real_maps, simulated_cases
 from provenance import run_facts, write_results
 from report import markdown_table
 from staged import Prepared, named, prepare, refined, types_of_model
@@ -33,7 +33,7 @@ from angelo.frames import random_rotations
 from angelo.session import Graph
 from angelo.types import Calphas
 from angelo.window_plan import touching
-from angelo.windows import VoxelPredictions, run_windows
+from angelo.windows import VoxelPredictions
 from angelo_training.structures import PackedStructures
 
 #: Outputs that are taken away; "nothing" comes first.
@@ -54,12 +54,8 @@ def search(
     if isinstance(windows_are, str):
         voxels = predict_voxels(prepared.density, bundle, graph, threshold)
     else:
-        voxels = run_windows(
-            prepared.density,
-            touching(windows, windows.window, windows_are),
-            lambda batch: graph(windows=batch)["logits"],
-            threshold,
-        )
+        settings = touching(windows, windows.window, windows_are)
+        voxels = predict_windows(prepared.density, settings, graph, threshold)
     return voxels, time.process_time() - began
 
 
@@ -175,7 +171,7 @@ def main(
     device: options.Device = "cpu",
 ) -> None:
     """Measure what outputs and margins are worth."""
-    cases = [case for case in real_cases(maps) if case.comparison is None]
+    cases = real_maps(maps)
     cases += simulated_cases(PackedStructures(structures), entries, [3.0])
     rows: list[dict[str, Any]] = []
     for case in cases:

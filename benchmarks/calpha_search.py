@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from builds import own_peak_memory_mib
+from jaxtyping import Bool
 from provenance import ROOT, write_json
 
 from angelo.bundle import MANIFEST, load_bundle
@@ -20,7 +21,7 @@ from angelo.density import prepare_density, read_map
 from angelo.manifest import Bundle
 from angelo.session import Graph, find_devices
 from angelo.types import Density
-from angelo.window_plan import fit_windows
+from angelo.window_plan import WindowSettings, fit_windows
 from angelo.windows import VoxelPredictions, run_windows
 
 #: Radial profile that networks are trained on; ``make bundle`` puts it into the manifest.
@@ -44,12 +45,23 @@ def predict_voxels(
     density: Density, bundle: Bundle, graph: Graph, threshold: float
 ) -> VoxelPredictions:
     """Predictions over ``threshold`` for a map that ``density_for`` has prepared."""
+    part, windows, wanted = fit_windows(density, bundle.c_alpha.windows)
+    return predict_windows(part, windows, graph, threshold, wanted)
+
+
+def predict_windows(
+    density: Density,
+    settings: WindowSettings,
+    graph: Graph,
+    threshold: float,
+    wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
+) -> VoxelPredictions:
+    """As ``predict_voxels``, with these windows; ``wanted`` as in ``predict_points``."""
 
     def run(windows: np.ndarray) -> np.ndarray:
         return graph(windows=windows)["logits"]
 
-    part, windows, wanted = fit_windows(density, bundle.c_alpha.windows)
-    return run_windows(part, windows, run, threshold, wanted=wanted)
+    return run_windows(density, settings, run, threshold, wanted=wanted)
 
 
 def tiled(density: Density, n: int) -> Density:

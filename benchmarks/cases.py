@@ -85,5 +85,10 @@ def real_cases(maps: Path, names: set[str] | None = None) -> Iterator[Case]:
             yield Case("comparison", name, facts, partial(_as_they_are, files), maps / path)
 
 
+def real_maps(maps: Path) -> list[Case]:
+    """The real maps alone: those that are built."""
+    return [case for case in real_cases(maps) if case.comparison is None]
+
+
 def _as_they_are(files: MapFiles, _: Path) -> tuple[MapFiles, dict[str, Any]]:
     return files, {}

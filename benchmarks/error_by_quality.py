@@ -18,9 +18,9 @@ import numpy as np
 import options
 import typer
 from accuracy import read_reference
-from cases import Case, real_cases, simulated_cases
+from cases import Case, real_maps, simulated_cases
 from jaxtyping import Float64
-from map_statistics import residue_correlations
+from map_statistics import clean_map, residue_correlations
 from model_atoms import read_atoms
 from provenance import run_facts, write_results
 from report import markdown_table
@@ -56,7 +56,7 @@ def judge_case(case: Case, bundle: Path, device: str) -> list[dict[str, Any]]:
     found, of = match_calphas(points.positions, reference.calphas)
     kind = np.full(len(reference), -1)
     kind[of] = named[found]
-    is_found = np.isin(np.arange(len(reference)), of)
+    is_found = kind >= 0
     group = "real" if case.group == "real" else "simulated"
     return [
         {
@@ -76,8 +76,11 @@ def correlations_of(
     """`residue_correlations` of the residues of the reference; NaN where it has no atoms."""
     density = resample(read_map(map_path), 1.0)
     atoms = read_atoms(model, chain)
+    inside = atoms.in_box(density)
     found = residue_correlations(
-        normalise(density.values_zyx, load_spectrum()), atoms.in_box(density)
+        normalise(density.values_zyx, load_spectrum()),
+        clean_map(inside, density.values_zyx.shape),
+        inside,
     )
     is_ca = atoms.are(AMINO_ACIDS, ("CA",))
     away, row = cKDTree(atoms.scatterers.positions[is_ca]).query(reference.calphas)
@@ -147,7 +150,7 @@ def main(
     device: options.Device = "cpu",
 ) -> None:
     """Sort the network's errors by how well the map shows the residue."""
-    cases = [case for case in real_cases(maps) if case.comparison is None]
+    cases = real_maps(maps)
     cases += simulated_cases(PackedStructures(structures), entries, list(RESOLUTIONS))
     residues = [row for case in cases for row in judge_case(case, bundle, device)]
     facts = run_facts(bundle, device)

@@ -12,8 +12,8 @@ import typer
 from accuracy import rows_of
 from calpha import chosen_bundle, weight_facts
 from calpha_search import density_for, open_graph
-from cases import Case, real_cases, simulated_cases
-from provenance import bundle_facts, code_sha256, machine_facts, write_json
+from cases import Case, real_maps, simulated_cases
+from provenance import bundle_facts, code_sha256, machine_facts, write_json, write_results
 from report import markdown_table
 from rich.console import Console
 
@@ -168,7 +168,7 @@ def main(
     """Measure the check of the hand."""
     console = Console(stderr=True)
     target = out or (OUT if weights is None else weights.with_name(OUT.name))
-    cases = [] if maps is None else [c for c in real_cases(maps) if c.comparison is None]
+    cases = [] if maps is None else real_maps(maps)
     chosen = [float(text) for text in resolutions.split(",")]
     try:
         if entries:
@@ -195,9 +195,7 @@ def main(
     except UserError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
-    text = report_text(content)
-    target.with_suffix(".md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+    write_results(target, content, report_text(content))
 
 
 if __name__ == "__main__":

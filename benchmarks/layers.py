@@ -18,7 +18,7 @@ import numpy as np
 import options
 import typer
 from accuracy import read_reference
-from cases import Case, real_cases, simulated_cases
+from cases import Case, real_maps, simulated_cases
 from provenance import run_facts, write_results
 from report import markdown_table, measured_text
 from staged import (
@@ -150,7 +150,7 @@ def main(
     threads: options.Threads = 0,
 ) -> None:
     """Build with fewer layers, and with fewer and more rounds."""
-    cases = [case for case in real_cases(maps) if case.comparison is None]
+    cases = real_maps(maps)
     cases += simulated_cases(PackedStructures(structures), entries, [resolution])
     rows: list[dict[str, Any]] = []
     for case in cases:

@@ -5,7 +5,6 @@ Maps have voxels of 1 Å, arrays are z, y, x, and atoms lie in Å from the centr
 """
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -78,14 +77,21 @@ def anisotropy(values_zyx: Float32[np.ndarray, "z y x"]) -> dict[str, float]:
     return found
 
 
-def statistics(values_zyx: Float32[np.ndarray, "z y x"], atoms: Scatterers) -> dict[str, float]:
-    """Figures of a whole map that is not normalised yet, by what they are called."""
+def statistics(
+    values_zyx: Float32[np.ndarray, "z y x"],
+    clean_zyx: Float32[np.ndarray, "z y x"],
+    atoms: Scatterers,
+) -> dict[str, float]:
+    """Figures of a whole map that is not normalised yet, by what they are called.
+
+    ``clean_zyx`` is the `clean_map` of the atoms.
+    """
     normalised = normalise(values_zyx, load_spectrum())
     away = distance_to_atoms(atoms.positions, values_zyx.shape)
     inside, around = normalised[away < INSIDE], normalised[(away >= INSIDE) & (away < AROUND)]
     low, middle, high = np.percentile(inside, (LOW, MIDDLE, HIGH)) / inside.mean()
     poor, typical, good = np.nanpercentile(
-        residue_correlations(normalised, atoms), (LOW, MIDDLE, HIGH)
+        residue_correlations(normalised, clean_zyx, atoms), (LOW, MIDDLE, HIGH)
     )
     at = np.rint(atoms.positions).astype(int)[:, ::-1].clip(0, np.array(values_zyx.shape) - 1)
     return {
@@ -119,7 +125,9 @@ def empty_share(
 
 
 def residue_correlations(
-    normalised_zyx: Float32[np.ndarray, "z y x"], atoms: Scatterers
+    normalised_zyx: Float32[np.ndarray, "z y x"],
+    clean_zyx: Float32[np.ndarray, "z y x"],
+    atoms: Scatterers,
 ) -> Float64[np.ndarray, " r"]:
     """Correlation of each residue's density with that of its model in a map without faults.
 
@@ -130,15 +138,11 @@ def residue_correlations(
     ----------
     normalised_zyx
         As the networks see a map.
+    clean_zyx
+        The `clean_map` of the atoms.
     atoms
         Their residues count from 0; atoms of residue -1 are in the clean map alone.
     """
-    clean = normalise(
-        simulate_density(
-            atoms, normalised_zyx.shape, 1.0, clean_conditions(), np.random.default_rng(0)
-        ),
-        load_spectrum(),
-    )
     n_residues = int(atoms.residue.max(initial=-1)) + 1
     found = np.full(n_residues, np.nan)
     upper = np.array(normalised_zyx.shape[::-1]) - 1
@@ -155,11 +159,19 @@ def residue_correlations(
         box = box[cKDTree(mine).query(box)[0] < RESIDUE_RADIUS]
         if len(box) > 1:
             at = tuple(box[:, ::-1].T)
-            found[r] = np.corrcoef(normalised_zyx[at], clean[at])[0, 1]
+            found[r] = np.corrcoef(normalised_zyx[at], clean_zyx[at])[0, 1]
     return found
 
 
-@lru_cache(maxsize=1)
+def clean_map(
+    atoms: Scatterers, shape_zyx: tuple[int, int, int]
+) -> Float32[np.ndarray, "z y x"]:
+    """Map without faults of the atoms, as the networks see one."""
+    rng = np.random.default_rng(0)
+    values_zyx = simulate_density(atoms, shape_zyx, 1.0, clean_conditions(), rng)
+    return normalise(values_zyx, load_spectrum())
+
+
 def clean_conditions() -> Conditions:
     """Return conditions of a map without noise, in which all atoms are equally well ordered."""
     drawn = draw_conditions(np.random.default_rng(0), CLEAN_RESOLUTION, mask="tight")

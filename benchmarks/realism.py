@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from cases import REAL_MAPS
 from jaxtyping import Float32
-from map_statistics import statistics
+from map_statistics import clean_map, statistics
 from model_atoms import ModelAtoms, read_at, read_atoms
 from provenance import machine_facts, write_results
 from report import markdown_table
@@ -74,7 +74,8 @@ def compare_whole(
 ) -> dict[str, dict[str, float]]:
     """Every figure of `statistics`: of the real map; mean, least and most of simulated ones."""
     inside = atoms.in_box(density)
-    drawn = [statistics(values_zyx, inside) for values_zyx in maps]
+    clean = clean_map(inside, density.values_zyx.shape)
+    drawn = [statistics(values_zyx, clean, inside) for values_zyx in maps]
     return {
         name: {
             "real": value,
@@ -82,7 +83,7 @@ def compare_whole(
             "least": min(figures[name] for figures in drawn),
             "most": max(figures[name] for figures in drawn),
         }
-        for name, value in statistics(density.values_zyx, inside).items()
+        for name, value in statistics(density.values_zyx, clean, inside).items()
     }
 
 

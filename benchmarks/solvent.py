@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import options
 import typer
-from calpha_search import density_for, open_graph
+from calpha_search import density_for, open_graph, predict_windows
 from jaxtyping import Bool, Float32
 from provenance import run_facts, write_results
 from report import markdown_table
@@ -32,7 +32,6 @@ from angelo.window_plan import (
     fit_windows,
     plan_axis,
 )
-from angelo.windows import run_windows
 from angelo_training.structures import Entry, PackedStructures
 
 #: Space around the atoms, Å.
@@ -78,13 +77,8 @@ def judge_map(
         ("everywhere", density, everything),
     ):
         began = time.process_time()
-        voxels = run_windows(
-            volume,
-            settings,
-            lambda batch: graph(windows=batch)["logits"],
-            bundle.c_alpha.points.threshold,
-            wanted=windows,
-        )
+        threshold = bundle.c_alpha.points.threshold
+        voxels = predict_windows(volume, settings, graph, threshold, windows)
         seconds = time.process_time() - began
         points = find_calphas(voxels, bundle.c_alpha.points, bundle.residue_types)
         found, _ = match_calphas(points.positions, calphas)

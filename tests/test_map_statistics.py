@@ -29,6 +29,7 @@ from map_statistics import (
     amplitude_fall,
     anisotropy,
     clean_conditions,
+    clean_map,
     empty_share,
     residue_correlations,
     statistics,
@@ -86,7 +87,7 @@ def test_power_lost_along_an_axis_shows_as_anisotropy():
 
 def test_faultless_residues_correlate_and_noise_lowers_it(atoms, clean):
     figures = [
-        np.nanmedian(residue_correlations(values, atoms))
+        np.nanmedian(residue_correlations(values, clean_map(atoms, SHAPE), atoms))
         for values in (clean, simulate(atoms, noise=1.0), simulate(atoms, noise=4.0))
     ]
     # Polar atoms differ by chance, and the clean map is normalised, which this one is not.
@@ -96,7 +97,7 @@ def test_faultless_residues_correlate_and_noise_lowers_it(atoms, clean):
 
 def test_residues_without_atoms_have_no_correlation(atoms, clean):
     gone = atoms.only(atoms.residue != 3)
-    found = residue_correlations(clean, gone)
+    found = residue_correlations(clean, clean_map(gone, SHAPE), gone)
     assert np.isnan(found[3])
     assert np.isfinite(found[4])
 
@@ -113,7 +114,7 @@ def test_every_figure_of_a_whole_map_is_finite_and_tabulated(atoms, clean):
     density = Density(clean, np.ones(3, np.float32), np.zeros(3, np.float32))
     model = SimpleNamespace(in_box=lambda _: atoms)
     whole = realism.compare_whole(density, model, [clean, simulate(atoms, noise=1.0)])
-    assert whole.keys() == statistics(clean, atoms).keys()
+    assert whole.keys() == statistics(clean, clean_map(atoms, SHAPE), atoms).keys()
     assert all(np.isfinite(list(f.values())).all() for f in whole.values())
     assert all(f["least"] <= f["simulated"] <= f["most"] for f in whole.values())
     table = realism.whole_table({"EMD-0": {"whole": whole}})

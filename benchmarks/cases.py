@@ -48,9 +48,15 @@ class Case:
 
 
 def simulated_cases(
-    packed: PackedStructures, n_entries: int, resolutions: list[float]
+    packed: PackedStructures,
+    n_entries: int,
+    resolutions: list[float],
+    unmodelled: float = 0.0,
 ) -> Iterator[Case]:
-    """All chosen entries at one resolution after another."""
+    """All chosen entries at one resolution after another.
+
+    ``unmodelled`` is the share of density that no model explains (``Conditions``).
+    """
     chosen = choose_entries(packed, n_entries)
     for resolution in resolutions:
         for index in chosen:
@@ -58,14 +64,14 @@ def simulated_cases(
                 group=f"simulated_{resolution:.1f}",
                 name=packed.entries[index]["pdb_id"],
                 facts={"resolution": resolution},
-                make=partial(_simulate, packed, index, resolution),
+                make=partial(_simulate, packed, index, resolution, unmodelled),
             )
 
 
 def _simulate(
-    packed: PackedStructures, index: int, resolution: float, folder: Path
+    packed: PackedStructures, index: int, resolution: float, unmodelled: float, folder: Path
 ) -> tuple[MapFiles, dict[str, Any]]:
-    case = write_case(packed, index, resolution, folder)
+    case = write_case(packed, index, resolution, folder, unmodelled)
     files = MapFiles(case.map_path, case.fasta_path, case.reference)
     return files, {"n_other_atoms": case.n_other_atoms}
 

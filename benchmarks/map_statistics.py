@@ -13,14 +13,10 @@ from scipy.stats import skew, spearmanr
 
 from angelo.spectrum import shell_amplitudes, spatial_frequencies
 from angelo_training.boxes import normalise
+from angelo_training.conditions import Conditions, draw_conditions
 from angelo_training.profile import load_spectrum
 from angelo_training.scatterers import Scatterers
-from angelo_training.simulate import (
-    Conditions,
-    distance_to_atoms,
-    draw_conditions,
-    simulate_density,
-)
+from angelo_training.simulate import distance_to_atoms, simulate_density
 
 #: Shells whose power is compared by direction: name, and resolutions that bound them, Å.
 SHELLS = (("5 to 4.2 Å", 4.2, 5.0), ("4 to 3.45 Å", 3.45, 4.0))

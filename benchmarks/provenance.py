@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WRITTEN_LATER = ("accuracy",)
 #: Files outside the runtime that decide a figure.
 DECIDING = (
+    "training/angelo_training/conditions.py",
     "training/angelo_training/simulate.py",
     "training/angelo_training/scatterers.py",
     "training/angelo_training/structures.py",

@@ -25,8 +25,9 @@ from report import markdown_table
 from angelo.density import read_map, resample
 from angelo.types import Density
 from angelo_training.boxes import normalise
+from angelo_training.conditions import draw_training_conditions
 from angelo_training.profile import load_spectrum
-from angelo_training.simulate import draw_conditions, simulate_density
+from angelo_training.simulate import simulate_density
 
 #: Resolution of maps whose resolution is not in the table, Å.
 USUAL_RESOLUTION = 3.3
@@ -65,7 +66,9 @@ def simulated_maps(
     inside = atoms.in_box(density)
     for seed in range(n_draws):
         rng = np.random.default_rng(seed)
-        conditions = replace(draw_conditions(rng, resolution, mask="tight"), magnification=1.0)
+        conditions = replace(
+            draw_training_conditions(rng, resolution, mask="tight"), magnification=1.0
+        )
         yield simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
 
 

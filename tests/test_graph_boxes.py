@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from tiny_structures import clean_conditions, pack_tiny, tiny_entry
 
 from angelo.atoms import place_selected_atoms
@@ -13,6 +14,7 @@ from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaC
 from angelo_training.boxes import make_box
 from angelo_training.graph_boxes import (
     CHANNELS,
+    RANDOM_FRAMES_RATE,
     label,
     match_points,
     predict_voxels,
@@ -148,6 +150,21 @@ def test_noisy_starts_stay_close_and_proper(box):
     assert np.median(gap) < 2
     assert start.aa_logits.shape == (len(start.positions), 20)
     np.testing.assert_allclose(np.linalg.det(start.rotation), 1, atol=1e-4)
+
+
+def test_a_tenth_of_the_noisy_starts_has_random_frames(box):
+    output = np.zeros((30, 16, 16, 16), np.float32)
+    tree = cKDTree(box.backbone[:, 1])
+    true = rotation_from_backbone(*np.moveaxis(box.backbone, 1, 0))
+    tilts = []
+    for seed in range(300):
+        start = start_from_noise(box, output, np.random.default_rng(seed))
+        of = tree.query(start.positions)[1]
+        cosine = (np.einsum("rij,rij->r", start.rotation, true[of]) - 1) / 2
+        tilts.append(np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
+    # A random turn is one by 127 degrees on average.
+    share = float(np.mean(np.array(tilts) > 80))
+    assert share == pytest.approx(RANDOM_FRAMES_RATE, abs=0.05)
 
 
 def test_searched_voxels_are_those_of_the_dense_form(box):

@@ -121,16 +121,18 @@ def test_every_figure_of_a_whole_map_is_finite_and_tabulated(atoms, clean):
     assert all(f"| {name} |" in table for name in whole)
 
 
-def test_bins_hold_residues_of_both_kinds():
+def test_bins_hold_residues_of_every_kind():
     residues = [
         {"group": "real", "correlation": 0.62, "found": True, "right": True},
         {"group": "real", "correlation": 0.68, "found": True, "right": False},
         {"group": "real", "correlation": 0.65, "found": False, "right": False},
         {"group": "simulated", "correlation": -0.4, "found": True, "right": True},
+        {"group": "flawed", "correlation": 0.69, "found": True, "right": False},
     ]
     rows = {row["low"]: row for row in error_by_quality.rows_of_bins(residues)}
     assert rows[0.6]["real"] == {"residues": 3, "found": 66.7, "right": 50.0}
     assert rows[-1.0]["simulated"] == {"residues": 1, "found": 100.0, "right": 100.0}
+    assert rows[0.6]["flawed"] == {"residues": 1, "found": 100.0, "right": 0.0}
     assert rows[0.6]["simulated"] == {"residues": 0, "found": None, "right": None}
 
 
@@ -165,9 +167,10 @@ def test_a_protein_in_a_large_box_is_covered_where_it_is(packed, tmp_path):
     assert row["build"]["windows"] < row["everywhere"]["windows"]
 
 
-def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path):
-    case = simulated_maps.write_case(packed, 0, 2.5, tmp_path)
+@pytest.mark.parametrize(("unmodelled", "low", "high"), [(0.0, 0.6, 1.0), (0.5, 0.2, 0.6)])
+def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path, unmodelled, low, high):
+    case = simulated_maps.write_case(packed, 0, 2.5, tmp_path, unmodelled)
     reference = read_structure(case.reference)
     found = error_by_quality.correlations_of(case.map_path, case.reference, None, reference)
     assert np.isfinite(found).all()
-    assert np.median(found) > 0.6
+    assert low < np.median(found) < high

@@ -9,13 +9,18 @@ import scipy.fft
 from tiny_structures import clean_conditions, write_piece
 
 from angelo.spectrum import spatial_frequencies
+from angelo_training.conditions import (
+    FLAWED_RATE,
+    MOST_ANISOTROPY,
+    MOST_UNMODELLED,
+    draw_conditions,
+    draw_training_conditions,
+)
 from angelo_training.scatterers import Group, Scatterers
 from angelo_training.simulate import (
-    MOST_ANISOTROPY,
     SHELL_WIDTH,
     SOLVENT_SCATTERING,
     anisotropic_exponent,
-    draw_conditions,
     exposure,
     fourier_shell_correlation,
     local_scattering,
@@ -25,6 +30,7 @@ from angelo_training.simulate import (
     soft_mask,
     spread_atoms,
     structure_factors,
+    unmodelled_density,
 )
 
 SIDE = 48
@@ -172,6 +178,17 @@ def test_conditions_stay_in_their_ranges():
             assert 0.8 <= conditions.low_pass / conditions.resolution <= 1.05
 
 
+def test_half_of_the_maps_to_train_on_are_flawed_and_else_alike():
+    seeds = range(400)
+    plain = [draw_conditions(np.random.default_rng(seed)) for seed in seeds]
+    drawn = [draw_training_conditions(np.random.default_rng(seed)) for seed in seeds]
+    shares = np.array([conditions.unmodelled for conditions in drawn])
+    assert (shares > 0).mean() == pytest.approx(FLAWED_RATE, abs=0.08)
+    assert 0.1 < np.median(shares[shares > 0]) < 0.2
+    assert shares.max() == MOST_UNMODELLED
+    assert [replace(conditions, unmodelled=0.0) for conditions in drawn] == plain
+
+
 def test_given_conditions_are_kept_and_seeds_repeat():
     drawn = draw_conditions(np.random.default_rng(3), 2.9, mask="tight")
     assert (drawn.resolution, drawn.mask) == (2.9, "tight")
@@ -294,6 +311,28 @@ def test_masks_close_around_the_chosen_atoms(atoms):
     assert (values[gap > 7] == 0).all()
     assert (gap > 7).sum() > 50
     assert (values[chosen] > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_unmodelled_density_is_as_strong_as_asked_and_tells_nothing(atoms, share):
+    signal = some_signal(atoms)
+    index = np.rint(atoms.positions).astype(int)
+    rng = np.random.default_rng(0)
+    added = unmodelled_density(signal, index, SHAPE, 1.0, share, rng)
+    at = tuple(index.T[::-1])
+    values, explained = (scipy.fft.irfftn(t, s=SHAPE)[at] for t in (added, signal))
+    assert values.std() == pytest.approx(share * explained.std(), rel=1e-3)
+    assert abs(correlation(values, explained)) < 0.3  # few waves, and so few values of its own
+    # It falls with the spatial frequency as the signal does.
+    bands = [(S > low) & (S < low + 0.05) for low in (0.1, 0.2, 0.3)]
+    ratio = [np.abs(added[band]).mean() / np.abs(signal[band]).mean() for band in bands]
+    assert max(ratio) < 1.5 * min(ratio)
+    conditions = clean_conditions(unmodelled=share)
+    flawed, clean = (
+        simulate_density(atoms, SHAPE, 1.0, c, np.random.default_rng(1))
+        for c in (conditions, clean_conditions())
+    )
+    assert correlation(flawed[at], clean[at]) == pytest.approx(1 / np.hypot(1, share), abs=0.1)
 
 
 def test_the_same_seed_gives_the_same_density(atoms):

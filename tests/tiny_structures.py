@@ -6,7 +6,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from angelo_training.simulate import Conditions
+from angelo_training.conditions import Conditions
 from angelo_training.structures import Entry, PackedStructures, pack_structures
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "5ni1.cif.gz"
@@ -80,6 +80,7 @@ def clean_conditions(**changes: object) -> Conditions:
         "magnification": 1.0,
         "anisotropic_b": (0.0, 0.0),
         "anisotropic_noise": 0.0,
+        "unmodelled": 0.0,
     }
     return Conditions(**(perfect | changes))
 

@@ -15,6 +15,7 @@ from angelo_export.networks.compact_c_alpha import CompactCalphaConfig
 from angelo_export.networks.compact_gnn import CompactGraphConfig
 from angelo_export.networks.sequence_context import SequenceContext, SequenceContextConfig
 from angelo_export.weights import CheckpointError, load_weights, save_weights
+from angelo_training.average import average as averaged
 from angelo_training.c_alpha import CalphaRun, train_calpha
 from angelo_training.deepen import deepen as deepened
 from angelo_training.gnn import GraphRun, train_graph
@@ -146,6 +147,18 @@ def deepen(
     """Give a trained C-alpha network more blocks, to train it on (c-alpha --start-from)."""
     config = deepened(weights, out, _blocks(down_blocks), _blocks(up_blocks))
     typer.echo(f"{out}: {config.down_blocks} blocks down, {config.up_blocks} up")
+
+
+@app.command()
+def average(
+    weights: Annotated[
+        list[Path], typer.Argument(help="Weight files of networks trained from the same one.")
+    ],
+    out: Annotated[Path, typer.Option(help="Weight file to write.")],
+) -> None:
+    """Average the weights of several trainings that started from the same network."""
+    averaged(weights, out)
+    typer.echo(f"{out}: mean of {len(weights)}")
 
 
 @app.command()

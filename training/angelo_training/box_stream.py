@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from angelo_training.boxes import Box, make_box
+from angelo_training.conditions import draw_conditions, draw_training_conditions
 from angelo_training.profile import load_spectrum
-from angelo_training.simulate import draw_conditions
 from angelo_training.structures import Entry, PackedStructures, StructuresError
 
 T = TypeVar("T")
@@ -84,10 +84,9 @@ def make_entry_box(
     rng: np.random.Generator,
     resolution: float | None = None,
 ) -> Box:
-    """Simulate a box of an entry, under random conditions."""
-    return make_box(
-        entry, settings.side, load_spectrum(), rng, draw_conditions(rng, resolution)
-    )
+    """Simulate a box of an entry, under random conditions: those of its split."""
+    draw = draw_training_conditions if settings.split == "train" else draw_conditions
+    return make_box(entry, settings.side, load_spectrum(), rng, draw(rng, resolution))
 
 
 def make_numbered_box(

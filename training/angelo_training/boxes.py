@@ -8,7 +8,8 @@ from jaxtyping import Float32, Int64
 from angelo.frames import random_rotations
 from angelo.spectrum import Spectrum, contrast, match_spectrum
 from angelo.types import Density
-from angelo_training.simulate import Conditions, draw_conditions, simulate_density
+from angelo_training.conditions import Conditions, draw_conditions
+from angelo_training.simulate import simulate_density
 from angelo_training.structures import Entry
 
 #: Density nearer than this to the box's faces lacks atoms outside and is cut off, Å.

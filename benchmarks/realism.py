@@ -60,15 +60,24 @@ Comparison = dict[str, Any]
 
 
 def simulated_maps(
-    density: Density, atoms: ModelAtoms, resolution: float, n_draws: int
+    density: Density,
+    atoms: ModelAtoms,
+    resolution: float,
+    n_draws: int,
+    unmodelled: float | None = None,
 ) -> Iterator[Float32[np.ndarray, "z y x"]]:
-    """Maps of the atoms under random conditions, on the grid of the real one."""
+    """Maps of the atoms under random conditions, on the grid of the real one.
+
+    With ``unmodelled`` all of them have that share of density that no model explains.
+    """
     inside = atoms.in_box(density)
     for seed in range(n_draws):
         rng = np.random.default_rng(seed)
         conditions = replace(
             draw_training_conditions(rng, resolution, mask="tight"), magnification=1.0
         )
+        if unmodelled is not None:
+            conditions = replace(conditions, unmodelled=unmodelled)
         yield simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
 
 
@@ -171,16 +180,19 @@ def _short(figures: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def report_text(maps: dict[str, Comparison], draws: int) -> str:
+def report_text(
+    maps: dict[str, Comparison], draws: int, unmodelled: float | None = None
+) -> str:
     """All tables as markdown."""
     pairs = ", ".join(
         f"{name} {f['correlation']['real']:.2f} and {f['correlation']['each_other']:.2f}"
         for name, f in maps.items()
     )
+    flaws = "" if unmodelled is None else f"; unmodelled density in all of them: {unmodelled}"
     return "\n\n".join(
         (
             "# How real maps differ from simulated ones",
-            f"Written by `make bench-realism`: {draws} random conditions for each map.",
+            f"Written by `make bench-realism`: {draws} random conditions for each map{flaws}.",
             "Density at atoms, real / simulated; the backbone's mean is 1.",
             class_table(maps),
             "Correlation over all atoms, of the real map with simulated ones, and of those "
@@ -195,6 +207,14 @@ def report_text(maps: dict[str, Comparison], draws: int) -> str:
 def main(
     maps: Annotated[Path, typer.Option(help="Folder of the real maps.")],
     draws: Annotated[int, typer.Option(min=2, help="Random conditions for each map.")] = 6,
+    unmodelled: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Density that no model explains, relative to that at the atoms; left out: as "
+            "in training.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Figures; a table goes beside them.")] = Path(
         "benchmarks/realism.json"
     ),
@@ -205,15 +225,20 @@ def main(
         density = resample(read_map(maps / entry["map"]), 1.0)
         atoms = read_atoms(maps / entry["model"], entry["chain"])
         resolution = entry["resolution"] or USUAL_RESOLUTION
-        simulated = list(simulated_maps(density, atoms, resolution, draws))
+        simulated = list(simulated_maps(density, atoms, resolution, draws, unmodelled))
         real, drawn = at_atoms(density, atoms, simulated)
         found[entry["name"]] = {
             "classes": dict(compare(atoms, real, drawn)),
             "correlation": correlations(real, drawn),
             "whole": compare_whole(density, atoms, simulated),
         }
-    content = {"draws": draws, "machine": machine_facts(), "maps": found}
-    write_results(out, content, report_text(found, draws))
+    content = {
+        "draws": draws,
+        "unmodelled": unmodelled,
+        "machine": machine_facts(),
+        "maps": found,
+    }
+    write_results(out, content, report_text(found, draws, unmodelled))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from angelo_training.structures import Entry
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
 POINTS = PointSettings(
-    "votes", threshold=0.15, radius=1.2, min_separation=1.8, min_support=0.25
+    "votes", threshold=0.1, radius=1.2, min_separation=1.8, min_support=0.15
 )
 #: Boxes with fewer points teach nothing.
 FEWEST_POINTS = 8

@@ -42,9 +42,7 @@ from angelo_training.structures import Entry
 #: A point farther than this from every C-alpha is false, Å.
 MATCH_RADIUS = 3.0
 #: How voxels become points; the bundle's own settings are tuned on ``val``.
-POINTS = PointSettings(
-    "votes", threshold=0.1, radius=1.2, min_separation=1.8, min_support=0.15
-)
+POINTS = PointSettings("votes", threshold=0.1, radius=1.2, min_separation=1.8, min_support=0.15)
 #: Boxes with fewer points teach nothing.
 FEWEST_POINTS = 8
 #: Largest displacement of those (standard deviation), Å, and tilt of their frames, degrees.

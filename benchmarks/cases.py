@@ -9,6 +9,7 @@ from typing import Any
 
 from simulated_maps import choose_entries, write_case
 
+from angelo_training.conditions import DrawConditions, draw_conditions
 from angelo_training.structures import PackedStructures
 
 #: Table of the real maps; paths relative to the folder of maps.
@@ -51,12 +52,9 @@ def simulated_cases(
     packed: PackedStructures,
     n_entries: int,
     resolutions: list[float],
-    unmodelled: float = 0.0,
+    draw: DrawConditions = draw_conditions,
 ) -> Iterator[Case]:
-    """All chosen entries at one resolution after another.
-
-    ``unmodelled`` is the share of density that no model explains (``Conditions``).
-    """
+    """All chosen entries at one resolution after another, under conditions from ``draw``."""
     chosen = choose_entries(packed, n_entries)
     for resolution in resolutions:
         for index in chosen:
@@ -64,14 +62,14 @@ def simulated_cases(
                 group=f"simulated_{resolution:.1f}",
                 name=packed.entries[index]["pdb_id"],
                 facts={"resolution": resolution},
-                make=partial(_simulate, packed, index, resolution, unmodelled),
+                make=partial(_simulate, packed, index, resolution, draw),
             )
 
 
 def _simulate(
-    packed: PackedStructures, index: int, resolution: float, unmodelled: float, folder: Path
+    packed: PackedStructures, index: int, resolution: float, draw: DrawConditions, folder: Path
 ) -> tuple[MapFiles, dict[str, Any]]:
-    case = write_case(packed, index, resolution, folder, unmodelled)
+    case = write_case(packed, index, resolution, folder, draw)
     files = MapFiles(case.map_path, case.fasta_path, case.reference)
     return files, {"n_other_atoms": case.n_other_atoms}
 

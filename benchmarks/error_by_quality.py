@@ -3,8 +3,9 @@
 Residues of deposited models are sorted by the correlation of the density around them with a
 clean map of the model (``map_statistics.residue_correlations``). Where the network does as well
 on real maps as on simulated ones of the same correlation, simulated maps show what matters
-there; bins with few simulated residues tell of what the simulator does not make. "Flawed" are
-simulated maps with density that no model explains, as half of those to train on have.
+there; bins with few simulated residues tell of what the simulator does not make. "As in
+training" are simulated maps under the conditions of those that networks are trained on: with
+more noise, and half of them with density that no model explains.
 
     python benchmarks/error_by_quality.py --maps data/maps
 """
@@ -33,15 +34,15 @@ from angelo.density import read_map, resample
 from angelo.evaluate import match_calphas
 from angelo.residues import AMINO_ACIDS
 from angelo_training.boxes import normalise
+from angelo_training.conditions import draw_training_conditions
 from angelo_training.profile import load_spectrum
 from angelo_training.structures import PackedStructures
 
 #: Bounds of the bins of correlations.
 BOUNDS = (-1.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
 RESOLUTIONS = (3.0, 3.5, 4.0)
-#: Kinds of maps, and the share of density that no model explains in flawed ones.
-GROUPS = ("real", "simulated", "flawed")
-UNMODELLED = 0.3
+#: Kinds of maps.
+GROUPS = ("real", "simulated", "as in training")
 #: A residue of the reference is that of the atoms whose C-alpha lies this close, Å.
 SAME = 0.1
 
@@ -134,8 +135,8 @@ def report_text(content: Mapping[str, Any]) -> str:
         "around a residue with a clean map of the deposited model, simulated at 3.0 Å with all "
         "atoms equally well ordered. Residues of the real maps, and of "
         f"{content['entries']} `val` entries simulated at 3.0, 3.5 and 4.0 Å, as they are "
-        f"and flawed: with density that no model explains, {UNMODELLED} times that at the "
-        "atoms. Of them those that have a point; points with the right amino acid.\n\n"
+        "and as in training: with more noise, and half of them with density that no model "
+        "explains. Of them those that have a point; points with the right amino acid.\n\n"
         + markdown_table(head, body)
         + "\n"
     )
@@ -160,7 +161,9 @@ def main(
     cases = {
         "real": real_maps(maps),
         "simulated": simulated_cases(packed, entries, resolutions),
-        "flawed": simulated_cases(packed, entries, resolutions, UNMODELLED),
+        "as in training": simulated_cases(
+            packed, entries, resolutions, draw_training_conditions
+        ),
     }
     residues = [
         row

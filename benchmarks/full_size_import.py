@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import options
 import torch
 import typer
-from provenance import machine_facts, write_json
+from provenance import machine_facts, write_results
 from report import markdown_table
 
 from angelo_export.networks.c_alpha import CalphaConfig, CalphaNetwork
@@ -139,12 +139,12 @@ def main(
         f"{cost['peak_memory_mib']} MiB; the bundle has {total:.2f} GB\n\n"
     )
     text += markdown_table(["file", "MB", "worst difference from torch"], rows)
-    if out is not None:
-        write_json(out, {"machine": facts, "cost": cost, "gigabytes": total, "rows": rows})
-        option = " --half-precision" if half else ""
-        head = HEAD.format(option=option, **facts)
-        out.with_suffix(".md").write_text(f"{head}{text}\n", encoding="utf-8")
-    typer.echo(text)
+    if out is None:
+        typer.echo(text)
+        return
+    head = HEAD.format(option=" --half-precision" if half else "", **facts)
+    content = {"machine": facts, "cost": cost, "gigabytes": total, "rows": rows}
+    write_results(out, content, f"{head}{text}\n")
 
 
 if __name__ == "__main__":

@@ -64,20 +64,18 @@ def simulated_maps(
     atoms: ModelAtoms,
     resolution: float,
     n_draws: int,
-    unmodelled: float | None = None,
+    given: Mapping[str, float],
 ) -> Iterator[Float32[np.ndarray, "z y x"]]:
     """Maps of the atoms under random conditions, on the grid of the real one.
 
-    With ``unmodelled`` all of them have that share of density that no model explains.
+    ``given`` has those conditions, by name, that are the same in all of them.
     """
     inside = atoms.in_box(density)
     for seed in range(n_draws):
         rng = np.random.default_rng(seed)
         conditions = replace(
-            draw_training_conditions(rng, resolution, mask="tight"), magnification=1.0
+            draw_training_conditions(rng, resolution, mask="tight"), magnification=1.0, **given
         )
-        if unmodelled is not None:
-            conditions = replace(conditions, unmodelled=unmodelled)
         yield simulate_density(inside, density.values_zyx.shape, 1.0, conditions, rng)
 
 
@@ -180,19 +178,17 @@ def _short(figures: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def report_text(
-    maps: dict[str, Comparison], draws: int, unmodelled: float | None = None
-) -> str:
+def report_text(maps: dict[str, Comparison], draws: int, given: Mapping[str, float]) -> str:
     """All tables as markdown."""
     pairs = ", ".join(
         f"{name} {f['correlation']['real']:.2f} and {f['correlation']['each_other']:.2f}"
         for name, f in maps.items()
     )
-    flaws = "" if unmodelled is None else f"; unmodelled density in all of them: {unmodelled}"
+    kept = "".join(f"; {name} {value} in all of them" for name, value in given.items())
     return "\n\n".join(
         (
             "# How real maps differ from simulated ones",
-            f"Written by `make bench-realism`: {draws} random conditions for each map{flaws}.",
+            f"Written by `make bench-realism`: {draws} random conditions for each map{kept}.",
             "Density at atoms, real / simulated; the backbone's mean is 1.",
             class_table(maps),
             "Correlation over all atoms, of the real map with simulated ones, and of those "
@@ -215,17 +211,23 @@ def main(
             "in training.",
         ),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(min=0, help="Noise relative to what the FSC implies; left out: likewise."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Figures; a table goes beside them.")] = Path(
         "benchmarks/realism.json"
     ),
 ) -> None:
     """Compare maps of deposited models, real and simulated."""
+    chosen = {"unmodelled": unmodelled, "noise": noise}
+    given = {name: value for name, value in chosen.items() if value is not None}
     found: dict[str, Comparison] = {}
     for entry in json.loads(REAL_MAPS.read_text(encoding="utf-8")):
         density = resample(read_map(maps / entry["map"]), 1.0)
         atoms = read_atoms(maps / entry["model"], entry["chain"])
         resolution = entry["resolution"] or USUAL_RESOLUTION
-        simulated = list(simulated_maps(density, atoms, resolution, draws, unmodelled))
+        simulated = list(simulated_maps(density, atoms, resolution, draws, given))
         real, drawn = at_atoms(density, atoms, simulated)
         found[entry["name"]] = {
             "classes": dict(compare(atoms, real, drawn)),
@@ -234,11 +236,11 @@ def main(
         }
     content = {
         "draws": draws,
-        "unmodelled": unmodelled,
+        "given": given,
         "machine": machine_facts(),
         "maps": found,
     }
-    write_results(out, content, report_text(found, draws, unmodelled))
+    write_results(out, content, report_text(found, draws, given))
 
 
 if __name__ == "__main__":

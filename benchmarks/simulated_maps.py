@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from angelo.density import write_map
 from angelo.residues import AMINO_ACIDS
 from angelo.types import Density
-from angelo_training.conditions import draw_conditions
+from angelo_training.conditions import DrawConditions, draw_conditions
 from angelo_training.simulate import simulate_density
 from angelo_training.structures import Entry, PackedStructures
 
@@ -69,13 +69,13 @@ def write_case(
     index: int,
     resolution: float,
     folder: Path,
-    unmodelled: float = 0.0,
+    draw: DrawConditions = draw_conditions,
 ) -> SimulatedCase:
     """Simulate the map of an entry and write it with sequences and reference."""
     entry = packed[index]
     name = entry.pdb_id
     in_box = entry.positions - entry.positions.min(axis=0) + np.float32(PADDING)
-    density = simulate_entry(entry, in_box, resolution, unmodelled=unmodelled)
+    density = simulate_entry(entry, in_box, resolution, draw=draw)
     case = SimulatedCase(
         map_path=folder / f"{name}.mrc",
         fasta_path=folder / f"{name}.fasta",
@@ -96,18 +96,18 @@ def simulate_entry(
     *,
     mask: str = "loose",
     padding: float = PADDING,
-    unmodelled: float = 0.0,
+    draw: DrawConditions = draw_conditions,
 ) -> Density:
     """Map of an entry; ``in_box`` is Å from the centre of voxel (0, 0, 0).
 
     Beyond the last atoms there are ``padding`` Å. The pixel of the deposited map is that of
-    the grid, so that the resolution is in the map. ``unmodelled`` is that of ``Conditions``.
+    the grid, so that the resolution is in the map. ``draw`` draws what else becomes of it.
     """
     rng = np.random.default_rng(
         [SEED, zlib.crc32(entry.pdb_id.encode()), round(100 * resolution)]
     )
-    conditions = draw_conditions(rng, resolution, mask=mask)
-    conditions = replace(conditions, magnification=1.0, pixel=VOXEL, unmodelled=unmodelled)
+    conditions = draw(rng, resolution, mask=mask)
+    conditions = replace(conditions, magnification=1.0, pixel=VOXEL)
     extent_zyx = (in_box.max(axis=0)[::-1] + padding) / VOXEL
     z, y, x = (int(scipy.fft.next_fast_len(int(np.ceil(n)) + 1)) for n in extent_zyx)
     values = simulate_density(entry.atoms.at(in_box), (z, y, x), VOXEL, conditions, rng)

@@ -16,6 +16,7 @@ from angelo.coordinates import read_structure
 from angelo.spectrum import spatial_frequencies
 from angelo.types import Density
 from angelo.window_plan import WindowSettings, plan_axis
+from angelo_training.conditions import draw_conditions
 from angelo_training.simulate import distance_to_atoms, simulate_density
 from angelo_training.structures import PackedStructures
 
@@ -127,12 +128,12 @@ def test_bins_hold_residues_of_every_kind():
         {"group": "real", "correlation": 0.68, "found": True, "right": False},
         {"group": "real", "correlation": 0.65, "found": False, "right": False},
         {"group": "simulated", "correlation": -0.4, "found": True, "right": True},
-        {"group": "flawed", "correlation": 0.69, "found": True, "right": False},
+        {"group": "as in training", "correlation": 0.69, "found": True, "right": False},
     ]
     rows = {row["low"]: row for row in error_by_quality.rows_of_bins(residues)}
     assert rows[0.6]["real"] == {"residues": 3, "found": 66.7, "right": 50.0}
     assert rows[-1.0]["simulated"] == {"residues": 1, "found": 100.0, "right": 100.0}
-    assert rows[0.6]["flawed"] == {"residues": 1, "found": 100.0, "right": 0.0}
+    assert rows[0.6]["as in training"] == {"residues": 1, "found": 100.0, "right": 0.0}
     assert rows[0.6]["simulated"] == {"residues": 0, "found": None, "right": None}
 
 
@@ -167,9 +168,12 @@ def test_a_protein_in_a_large_box_is_covered_where_it_is(packed, tmp_path):
     assert row["build"]["windows"] < row["everywhere"]["windows"]
 
 
-@pytest.mark.parametrize(("unmodelled", "low", "high"), [(0.0, 0.6, 1.0), (0.5, 0.2, 0.6)])
-def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path, unmodelled, low, high):
-    case = simulated_maps.write_case(packed, 0, 2.5, tmp_path, unmodelled)
+@pytest.mark.parametrize(("noise", "low", "high"), [(1.0, 0.6, 1.0), (200.0, 0.0, 0.6)])
+def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path, noise, low, high):
+    def draw(*arguments, **given):
+        return replace(draw_conditions(*arguments, **given), noise=noise)
+
+    case = simulated_maps.write_case(packed, 0, 2.5, tmp_path, draw)
     reference = read_structure(case.reference)
     found = error_by_quality.correlations_of(case.map_path, case.reference, None, reference)
     assert np.isfinite(found).all()

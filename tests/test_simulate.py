@@ -13,6 +13,7 @@ from angelo_training.conditions import (
     FLAWED_RATE,
     MOST_ANISOTROPY,
     MOST_UNMODELLED,
+    TRAINING_NOISE,
     draw_conditions,
     draw_training_conditions,
 )
@@ -20,7 +21,9 @@ from angelo_training.scatterers import Group, Scatterers
 from angelo_training.simulate import (
     SHELL_WIDTH,
     SOLVENT_SCATTERING,
+    UNMODELLED_FROM,
     anisotropic_exponent,
+    distance_to_atoms,
     exposure,
     fourier_shell_correlation,
     local_scattering,
@@ -178,7 +181,7 @@ def test_conditions_stay_in_their_ranges():
             assert 0.8 <= conditions.low_pass / conditions.resolution <= 1.05
 
 
-def test_half_of_the_maps_to_train_on_are_flawed_and_else_alike():
+def test_maps_to_train_on_are_noisier_and_half_of_them_flawed_but_else_alike():
     seeds = range(400)
     plain = [draw_conditions(np.random.default_rng(seed)) for seed in seeds]
     drawn = [draw_training_conditions(np.random.default_rng(seed)) for seed in seeds]
@@ -186,7 +189,15 @@ def test_half_of_the_maps_to_train_on_are_flawed_and_else_alike():
     assert (shares > 0).mean() == pytest.approx(FLAWED_RATE, abs=0.08)
     assert 0.1 < np.median(shares[shares > 0]) < 0.2
     assert shares.max() == MOST_UNMODELLED
-    assert [replace(conditions, unmodelled=0.0) for conditions in drawn] == plain
+    noise = np.array([conditions.noise for conditions in drawn])
+    low, high = TRAINING_NOISE
+    assert low <= noise.min() < 1.1 * low
+    assert 0.9 * high < noise.max() <= high
+    assert np.median(noise) == pytest.approx(np.sqrt(low * high), rel=0.1)
+    assert [
+        replace(conditions, unmodelled=0.0, noise=before.noise)
+        for conditions, before in zip(drawn, plain, strict=True)
+    ] == plain
 
 
 def test_given_conditions_are_kept_and_seeds_repeat():
@@ -314,25 +325,32 @@ def test_masks_close_around_the_chosen_atoms(atoms):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_unmodelled_density_is_as_strong_as_asked_and_tells_nothing(atoms, share):
+def test_unmodelled_density_is_as_strong_as_asked_between_atoms(atoms, share):
     signal = some_signal(atoms)
     index = np.rint(atoms.positions).astype(int)
-    rng = np.random.default_rng(0)
-    added = unmodelled_density(signal, index, SHAPE, 1.0, share, rng)
+    added = unmodelled_density(signal, index, SHAPE, 1.0, share, np.random.default_rng(0))
+    values, explained = (scipy.fft.irfftn(t, s=SHAPE) for t in (added, signal))
     at = tuple(index.T[::-1])
-    values, explained = (scipy.fft.irfftn(t, s=SHAPE)[at] for t in (added, signal))
-    assert values.std() == pytest.approx(share * explained.std(), rel=1e-3)
-    assert abs(correlation(values, explained)) < 0.3  # few waves, and so few values of its own
-    # It falls with the spatial frequency as the signal does.
-    bands = [(S > low) & (S < low + 0.05) for low in (0.1, 0.2, 0.3)]
+    away = distance_to_atoms(index, SHAPE)
+    far, near = values[away >= UNMODELLED_FROM], values[(away > 0) & (away < 2)]
+    assert np.abs(values[at]).max() < 1e-6
+    assert far.std() == pytest.approx(share * explained[at].std(), rel=0.1)
+    assert 0.2 < near.std() / far.std() < 0.7
+    # It falls faster with the spatial frequency than the signal does.
+    bands = [(S > low) & (S < low + 0.05) for low in (0.1, 0.15, 0.2)]
     ratio = [np.abs(added[band]).mean() / np.abs(signal[band]).mean() for band in bands]
-    assert max(ratio) < 1.5 * min(ratio)
-    conditions = clean_conditions(unmodelled=share)
+    assert ratio[0] > 1.3 * ratio[1] > 1.3**2 * ratio[2]
+
+
+def test_unmodelled_density_leaves_atoms_and_hides_what_is_between(atoms):
     flawed, clean = (
-        simulate_density(atoms, SHAPE, 1.0, c, np.random.default_rng(1))
-        for c in (conditions, clean_conditions())
+        simulate_density(atoms, SHAPE, 1.0, conditions, np.random.default_rng(1))
+        for conditions in (clean_conditions(unmodelled=0.5), clean_conditions())
     )
-    assert correlation(flawed[at], clean[at]) == pytest.approx(1 / np.hypot(1, share), abs=0.1)
+    away = distance_to_atoms(atoms.positions, SHAPE)
+    at, around = away == 0, (away > 2) & (away < 4)
+    assert correlation(flawed[at], clean[at]) > 0.99
+    assert correlation(flawed[around], clean[around]) < 0.7
 
 
 def test_the_same_seed_gives_the_same_density(atoms):

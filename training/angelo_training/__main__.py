@@ -23,6 +23,7 @@ from angelo_training.language import language_command
 from angelo_training.profile import measure_profile, spectrum_as_json
 from angelo_training.schedule import Budget
 from angelo_training.structures import PackedStructures, pack_structures
+from angelo_training.widen import widen as widened
 
 C = TypeVar("C")
 
@@ -147,6 +148,18 @@ def deepen(
     """Give a trained C-alpha network more blocks, to train it on (c-alpha --start-from)."""
     config = deepened(weights, out, _blocks(down_blocks), _blocks(up_blocks))
     typer.echo(f"{out}: {config.down_blocks} blocks down, {config.up_blocks} up")
+
+
+@app.command()
+def widen(
+    weights: Annotated[Path, typer.Argument(help="Weight file of a graph network.")],
+    cube_hidden: Annotated[int, typer.Option(min=1, help="Units that read density cubes.")],
+    out: Annotated[Path, typer.Option(help="Weight file to write.")],
+    seed: Seed = 0,
+) -> None:
+    """Let more units of a trained graph network read density (then gnn --start-from)."""
+    config = widened(weights, out, cube_hidden, seed)
+    typer.echo(f"{out}: {config.cube_hidden} units in each of {config.layers} layers")
 
 
 @app.command()

@@ -1,16 +1,20 @@
 """How a simulated map was recorded and processed, drawn at random. Lengths in Å."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 #: Largest B-factor along one direction, Å². Power of EMD-30342 from 5 to 4.2 Å differs by 4.5
 #: times between directions (benchmarks/realism.md), as 64 would make it.
 MOST_ANISOTROPY = 120.0
+#: Noise of maps to train on relative to what the FSC implies, least and most: of real maps it
+#: is up to four times as strong (benchmarks/experiments.md).
+TRAINING_NOISE = (0.6, 4.0)
 #: Share of the maps to train on that hold density which no model explains
 #: (benchmarks/experiments.md).
 FLAWED_RATE = 0.5
-#: Such density at atoms, relative to that of the atoms: mean and most.
+#: Such density between atoms, relative to that at the atoms: mean and most.
 MEAN_UNMODELLED, MOST_UNMODELLED = 0.2, 0.6
 
 
@@ -67,8 +71,21 @@ class Conditions:
     anisotropic_noise: float
     """What of these B-factors damps the noise as well: 0 to 1 (regularised reconstructions)."""
     unmodelled: float
-    """Density that no model explains, relative to that at the atoms: other conformations,
-    misaligned particles, neighbours that were cut away."""
+    """Density between the atoms that no model explains, relative to that at them: solvent,
+    lipids, other conformations, neighbours that were cut away."""
+
+
+class DrawConditions(Protocol):
+    """``draw_conditions`` and its like."""
+
+    def __call__(
+        self,
+        rng: np.random.Generator,
+        resolution: float | None = None,
+        *,
+        mask: str | None = None,
+    ) -> Conditions:
+        """Draw conditions at random; a given resolution or mask is kept."""
 
 
 def draw_conditions(
@@ -115,15 +132,16 @@ def draw_conditions(
 def draw_training_conditions(
     rng: np.random.Generator, resolution: float | None = None, *, mask: str | None = None
 ) -> Conditions:
-    """As ``draw_conditions``; but some maps hold density that no model explains.
+    """As ``draw_conditions``, but with more noise, and some with density no model explains.
 
-    So do real ones, poor ones more than good ones (benchmarks/realism.md).
+    So do real ones, poor ones more than good ones (benchmarks/realism.md). Maps that networks
+    are judged on have neither, so that figures of one version compare with the next.
     """
     conditions = draw_conditions(rng, resolution, mask=mask)
-    if rng.random() < FLAWED_RATE:
-        share = min(rng.exponential(MEAN_UNMODELLED), MOST_UNMODELLED)
-        conditions = replace(conditions, unmodelled=float(share))
-    return conditions
+    noise = float(np.exp(rng.uniform(*np.log(TRAINING_NOISE))))
+    flawed = rng.random() < FLAWED_RATE
+    share = min(rng.exponential(MEAN_UNMODELLED), MOST_UNMODELLED) if flawed else 0.0
+    return replace(conditions, noise=noise, unmodelled=float(share))
 
 
 def _anisotropy(rng: np.random.Generator) -> float:

@@ -37,9 +37,12 @@ END_WIDTH = 0.004
 #: Spectral density of white shells used for measuring amplitudes, 1/Å.
 SHELL_WIDTH = 0.01
 
-
 #: Density that no model explains differs from place to place: deviation of its logarithm.
 UNMODELLED_SPREAD = 0.5
+#: It is less fine than the signal: B-factor that its amplitudes lost besides, Å².
+UNMODELLED_B = 200.0
+#: It has its full strength from here on, Å, and none at the atoms, which leave it no room.
+UNMODELLED_FROM = 3.5
 
 
 @lru_cache(maxsize=64)
@@ -157,16 +160,11 @@ def process(
 ) -> Float32[np.ndarray, "z y x"]:
     """Add noise shaped by the FSC, weight, filter and sharpen; back to real space."""
     s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
-    shells = (s / SHELL_WIDTH).astype(np.int64)
-    n_shells = int(shells.max()) + 1
-    centres = (np.arange(n_shells) + 0.5) * SHELL_WIDTH
-    amplitude = np.maximum(shell_amplitudes(signal, shells, n_shells), 1e-9)
+    shells, centres, amplitude = _radial_profile(signal, s)
     half = np.clip(fourier_shell_correlation(centres, conditions), 1e-3, 0.999)
     full = 2 * half / (1 + half)
     noise_rms = conditions.noise * amplitude * np.sqrt((1 - full) / full)
-    white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32)) / np.sqrt(
-        np.prod(shape)
-    )
+    white = _white_noise(shape, rng)
     fall = anisotropic_exponent(shape, voxel, conditions.anisotropic_b, rng)
     signal = signal * np.exp(-fall)
     white *= np.exp(-conditions.anisotropic_noise * fall)
@@ -187,6 +185,24 @@ def process(
         ),
         np.float32,
     )
+
+
+def _radial_profile(
+    signal: np.ndarray, s: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shell of every coefficient, and of every shell its centre, 1/Å, and rms amplitude."""
+    shells = (s / SHELL_WIDTH).astype(np.int64)
+    n_shells = int(shells.max()) + 1
+    centres = (np.arange(n_shells) + 0.5) * SHELL_WIDTH
+    amplitude = np.maximum(shell_amplitudes(signal, shells, n_shells), 1e-9)
+    return shells, centres, amplitude
+
+
+def _white_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Half transform of white noise: coefficients of unit mean square."""
+    values = rng.standard_normal(shape, dtype=np.float32)
+    transform: np.ndarray = scipy.fft.rfftn(values) / np.sqrt(np.prod(shape))
+    return transform
 
 
 def anisotropic_exponent(
@@ -301,21 +317,21 @@ def unmodelled_density(
     share: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Half transform of a random density whose amplitudes fall as those of the signal.
+    """Half transform of a random density between the atoms, less fine than the signal.
 
-    At the atoms, whose voxels (x, y, z) ``index`` has, it is ``share`` as strong as the
-    signal; it is stronger in some parts of the box than in others.
+    ``index`` has the atoms' voxels (x, y, z). Away from them it is ``share`` as strong as the
+    signal at them, in some parts of the box more than in others.
     """
     s = spatial_frequencies(shape, np.full(3, voxel, np.float32))
-    shells = (s / SHELL_WIDTH).astype(np.int64)
-    amplitude = shell_amplitudes(signal, shells, int(shells.max()) + 1)
-    white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
-    values = scipy.fft.irfftn(white * amplitude[shells].astype(np.float32), s=shape)
+    shells, centres, amplitude = _radial_profile(signal, s)
+    amplitude = (amplitude * np.exp(-UNMODELLED_B * centres**2 / 4)).astype(np.float32)
+    values = scipy.fft.irfftn(_white_noise(shape, rng) * amplitude[shells], s=shape)
     values *= np.exp(UNMODELLED_SPREAD * smooth_field(shape, rng))
-    at = tuple(index.T[::-1])
     explained = scipy.fft.irfftn(signal, s=shape)
-    scale = share * (explained[at] - explained.mean()).std() / max(values[at].std(), 1e-9)
-    transform: np.ndarray = scipy.fft.rfftn((values * scale).astype(np.float32))
+    strength = (explained[tuple(index.T[::-1])] - explained.mean()).std()
+    room = np.clip(distance_to_atoms(index, shape) * voxel / UNMODELLED_FROM, 0, 1)
+    values *= share * strength / max(values.std(), 1e-9) * room
+    transform: np.ndarray = scipy.fft.rfftn(values.astype(np.float32))
     return transform
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from angelo_export import weights as weight_files
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
 from angelo_export.weights import CheckpointError, load_network, load_weights, save_weights
 from angelo_training.__main__ import app
@@ -57,7 +58,7 @@ def test_units_are_never_lost(weights):
     with pytest.raises(CheckpointError, match="has 64 units; give more"):
         widen(weights, narrow, 64)
     save_weights(narrow, torch.nn.Linear(2, 2), {"width": 2})
-    with pytest.raises(CheckpointError, match="cannot be widened"):
+    with pytest.raises(CheckpointError, match="another kind of network"):
         widen(narrow, weights.with_name("wide.pt"), 80)
 
 
@@ -67,3 +68,14 @@ def test_the_command_says_what_it_wrote(weights):
     result = CliRunner().invoke(app, ["widen", str(weights), *options])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{out}: 80 units in each of 2 layers\n"
+
+
+def test_a_network_too_large_for_git_is_one_line(weights, monkeypatch):
+    monkeypatch.setattr(weight_files, "MAX_WEIGHT_BYTES", weights.stat().st_size)
+    out = weights.with_name("wide.pt")
+    options = ["--cube-hidden", "80", "--out", str(out)]
+    result = CliRunner().invoke(app, ["widen", str(weights), *options])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "wide.pt" in result.stderr
+    assert not out.exists()

@@ -34,7 +34,9 @@ def save_weights(path: Path, model: nn.Module, config: Config) -> None:
     Raises
     ------
     ValueError
-        If a weight is not finite in half precision, or the file would be too large for git.
+        If a weight is not finite in half precision.
+    CheckpointError
+        If the file would be too large for git.
     """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     weights = {}
@@ -45,7 +47,10 @@ def save_weights(path: Path, model: nn.Module, config: Config) -> None:
             raise ValueError(f"{name} is not finite in half precision")
     content = packed({"weights": weights, "config": dict(config)})
     if len(content) > MAX_WEIGHT_BYTES:
-        raise ValueError(f"{path}: {len(content)} bytes, more than {MAX_WEIGHT_BYTES}")
+        raise CheckpointError(
+            f"{path}: would have {len(content)} bytes, more than {MAX_WEIGHT_BYTES}, which is "
+            "what git should hold; ask for a smaller network"
+        )
     write_whole(path, content)
 
 

@@ -18,9 +18,8 @@ def deepen(
     Raises
     ------
     CheckpointError
-        If the file cannot be read, or a level would have fewer blocks than it has.
-    ValueError
-        If the file to write would be too large for git.
+        If the file cannot be read, a level would have fewer blocks than it has, or the file to
+        write would be too large for git.
     """
     state, sizes = load_weights(weights)
     try:

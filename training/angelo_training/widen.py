@@ -19,16 +19,15 @@ def widen(weights: Path, out: Path, cube_hidden: int, seed: int = 0) -> CompactG
     Raises
     ------
     CheckpointError
-        If the file cannot be read or has as many units already.
-    ValueError
-        If the file to write would be too large for git.
+        If the file cannot be read or has as many units already, or the file to write would be
+        too large for git.
     """
     state, sizes = load_weights(weights)
     try:
         before = CompactGraphConfig(**sizes)
         config = CompactGraphConfig(**sizes | {"cube_hidden": cube_hidden})
-    except TypeError as error:
-        raise CheckpointError(f"{weights}: cannot be widened ({error})") from None
+    except TypeError:
+        raise CheckpointError(f"{weights}: weights of another kind of network") from None
     if cube_hidden <= before.cube_hidden:
         raise CheckpointError(f"{weights} has {before.cube_hidden} units; give more")
     generator = torch.Generator().manual_seed(seed)

@@ -21,11 +21,11 @@ from provenance import machine_facts, write_results
 from report import markdown_table
 from torch import Tensor, nn
 
+from angelo_export.graph_networks import load_graph
 from angelo_export.language_networks import Embedder, embed_letters, load_language
 from angelo_export.networks.blocks import SequenceAttention
-from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
+from angelo_export.networks.compact_gnn import CompactGraph
 from angelo_export.networks.sequence_context import SequenceContext, SequenceContextConfig
-from angelo_export.weights import load_network
 from angelo_training.box_stream import StreamSettings
 from angelo_training.graph_boxes import GraphBox, GraphStreamSettings, stream_graph_boxes
 from angelo_training.graph_losses import run_layers
@@ -191,9 +191,7 @@ def main(
     machine: options.Machine = "",
 ) -> None:
     """Train a reader on each embedder and compare them."""
-    network = load_network(
-        weights / "gnn.pt", lambda sizes: CompactGraph(CompactGraphConfig(**sizes))
-    )
+    network = load_graph(weights / "gnn.pt")
     calpha = weights / "c_alpha.pt"
     training = examples(network, calpha, structures, "train", boxes)
     judging = examples(network, calpha, structures, "val", held_out)

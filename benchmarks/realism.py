@@ -234,12 +234,7 @@ def main(
             "correlation": correlations(real, drawn),
             "whole": compare_whole(density, atoms, simulated),
         }
-    content = {
-        "draws": draws,
-        "given": given,
-        "machine": machine_facts(),
-        "maps": found,
-    }
+    content = {"draws": draws, "given": given, "machine": machine_facts(), "maps": found}
     write_results(out, content, report_text(found, draws, given))
 
 

@@ -168,7 +168,7 @@ def test_a_protein_in_a_large_box_is_covered_where_it_is(packed, tmp_path):
     assert row["build"]["windows"] < row["everywhere"]["windows"]
 
 
-@pytest.mark.parametrize(("noise", "low", "high"), [(1.0, 0.6, 1.0), (200.0, 0.0, 0.6)])
+@pytest.mark.parametrize(("noise", "low", "high"), [(1.0, 0.6, 1.0), (100.0, 0.2, 0.6)])
 def test_residues_correlate_in_the_frame_of_the_map(packed, tmp_path, noise, low, high):
     def draw(*arguments, **given):
         return replace(draw_conditions(*arguments, **given), noise=noise)

@@ -336,6 +336,7 @@ def test_unmodelled_density_is_as_strong_as_asked_between_atoms(atoms, share):
     assert np.abs(values[at]).max() < 1e-6
     assert far.std() == pytest.approx(share * explained[at].std(), rel=0.1)
     assert 0.2 < near.std() / far.std() < 0.7
+    assert abs(correlation(far, explained[away >= UNMODELLED_FROM])) < 0.3
     # It falls faster with the spatial frequency than the signal does.
     bands = [(S > low) & (S < low + 0.05) for low in (0.1, 0.15, 0.2)]
     ratio = [np.abs(added[band]).mean() / np.abs(signal[band]).mean() for band in bands]

@@ -7,8 +7,9 @@ import torch
 from typer.testing import CliRunner
 
 from angelo_export import weights as weight_files
+from angelo_export.graph_networks import load_graph
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
-from angelo_export.weights import CheckpointError, load_network, load_weights, save_weights
+from angelo_export.weights import CheckpointError, load_weights, save_weights
 from angelo_training.__main__ import app
 from angelo_training.widen import widen
 
@@ -25,8 +26,7 @@ def weights(tmp_path):
 
 
 def readers(path):
-    network = load_network(path, lambda sizes: CompactGraph(CompactGraphConfig(**sizes)))
-    return [layer.cube for layer in network.layers]
+    return [layer.cube for layer in load_graph(path).layers]
 
 
 def test_a_wider_network_reads_nearly_the_same(weights):
@@ -58,7 +58,7 @@ def test_units_are_never_lost(weights):
     with pytest.raises(CheckpointError, match="has 64 units; give more"):
         widen(weights, narrow, 64)
     save_weights(narrow, torch.nn.Linear(2, 2), {"width": 2})
-    with pytest.raises(CheckpointError, match="another kind of network"):
+    with pytest.raises(CheckpointError, match="weights of another network"):
         widen(narrow, weights.with_name("wide.pt"), 80)
 
 

@@ -16,6 +16,7 @@ from angelo.bundle import load_bundle
 from angelo.errors import BundleError
 from angelo.residues import AMINO_ACIDS
 from angelo_export.calpha_networks import load_calpha, window_geometry
+from angelo_export.graph_networks import load_graph
 from angelo_export.language_networks import Embedder, load_language
 from angelo_export.networks.compact_c_alpha import CHANNELS, CompactCalpha
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
@@ -32,7 +33,6 @@ from angelo_export.trace import (
     trace_language,
     write_graph,
 )
-from angelo_export.weights import load_network
 
 #: A graph that differs more than this from torch is not written. Trained networks: about 1e-6.
 PARITY_LIMIT = 1e-4
@@ -141,11 +141,7 @@ def write_compact_bundle(
 def load_networks(folder: Path) -> CompactNetworks:
     """Networks from the three weight files in a folder. Raises CheckpointError, BundleError."""
     calpha, language, graph = (folder / name for name in WEIGHT_FILES)
-    return CompactNetworks(
-        load_calpha(calpha),
-        load_language(language),
-        load_network(graph, lambda sizes: CompactGraph(CompactGraphConfig(**sizes))),
-    )
+    return CompactNetworks(load_calpha(calpha), load_language(language), load_graph(graph))
 
 
 def write_checked(

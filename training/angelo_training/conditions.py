@@ -8,8 +8,8 @@ import numpy as np
 #: Largest B-factor along one direction, Å². Power of EMD-30342 from 5 to 4.2 Å differs by 4.5
 #: times between directions (benchmarks/realism.md), as 64 would make it.
 MOST_ANISOTROPY = 120.0
-#: Noise of maps to train on relative to what the FSC implies, least and most: of real maps it
-#: is up to four times as strong (benchmarks/experiments.md).
+#: Noise of maps to train on relative to what the FSC implies, least and most; two to three
+#: times as much makes maps like real ones (benchmarks/experiments.md).
 TRAINING_NOISE = (0.6, 4.0)
 #: Share of the maps to train on that hold density which no model explains
 #: (benchmarks/experiments.md).
@@ -134,8 +134,8 @@ def draw_training_conditions(
 ) -> Conditions:
     """As ``draw_conditions``, but with more noise, and some with density no model explains.
 
-    So do real ones, poor ones more than good ones (benchmarks/realism.md). Maps that networks
-    are judged on have neither, so that figures of one version compare with the next.
+    Real maps have both (benchmarks/realism.md). Maps that networks are judged on have neither,
+    so that figures of one version compare with the next.
     """
     conditions = draw_conditions(rng, resolution, mask=mask)
     noise = float(np.exp(rng.uniform(*np.log(TRAINING_NOISE))))

@@ -1,13 +1,14 @@
 """A wider reader of density cubes for a trained graph network, which says nearly the same."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from angelo_export.graph_networks import load_graph
 from angelo_export.networks.compact_gnn import CompactGraph, CompactGraphConfig
-from angelo_export.weights import CheckpointError, load_weights, save_weights
+from angelo_export.weights import CheckpointError, save_weights
 
 
 def widen(weights: Path, out: Path, cube_hidden: int, seed: int = 0) -> CompactGraphConfig:
@@ -22,20 +23,16 @@ def widen(weights: Path, out: Path, cube_hidden: int, seed: int = 0) -> CompactG
         If the file cannot be read or has as many units already, or the file to write would be
         too large for git.
     """
-    state, sizes = load_weights(weights)
-    try:
-        before = CompactGraphConfig(**sizes)
-        config = CompactGraphConfig(**sizes | {"cube_hidden": cube_hidden})
-    except TypeError:
-        raise CheckpointError(f"{weights}: weights of another kind of network") from None
-    if cube_hidden <= before.cube_hidden:
-        raise CheckpointError(f"{weights} has {before.cube_hidden} units; give more")
+    narrow = load_graph(weights)
+    state, config = narrow.state_dict(), replace(narrow.config, cube_hidden=cube_hidden)
+    if cube_hidden <= narrow.config.cube_hidden:
+        raise CheckpointError(f"{weights} has {narrow.config.cube_hidden} units; give more")
     generator = torch.Generator().manual_seed(seed)
     for i in range(config.layers):
         _widen_reader(state, f"layers.{i}.cube.", cube_hidden, generator)
-    network = CompactGraph(config)
-    network.load_state_dict(state)
-    save_weights(out, network, asdict(config))
+    wide = CompactGraph(config)
+    wide.load_state_dict(state)
+    save_weights(out, wide, asdict(config))
     return config
 
 

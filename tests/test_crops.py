@@ -54,7 +54,7 @@ def test_every_cell_knows_the_nearest_calpha(packed):
     entry = tiny_entry(packed)[0]
     rng = np.random.default_rng(3)
     box = make_box(entry, SIDE, None, rng, clean_conditions(resolution=2.5))
-    crop = make_crop(box, np.random.default_rng(7))
+    crop = make_crop(box, box.density.values_zyx, np.random.default_rng(7))
     # The same turn again, as the function makes it.
     turn = cube_rotation(np.random.default_rng(7))
     density, backbone = turn_box(box.density.values_zyx, box.backbone, turn)
@@ -81,7 +81,7 @@ def test_boxes_without_residues_have_no_labels(packed):
     from dataclasses import replace
 
     empty = replace(box, backbone=box.backbone[:0], residue_type=box.residue_type[:0])
-    crop = make_crop(empty, np.random.default_rng(0))
+    crop = make_crop(empty, empty.density.values_zyx, np.random.default_rng(0))
     assert len(crop.near) == len(crop.vectors) == len(crop.amino_acid) == 0
     assert (crop.distance == NOTHING_NEAR).all()
 

@@ -14,6 +14,7 @@ from angelo.bundle import load_bundle
 from angelo.errors import BundleError
 from angelo.frames import random_rotations
 from angelo.language import embed_sequence
+from angelo.local_strength import even_out
 from angelo.refine import refine
 from angelo.session import Graph, Networks
 from angelo.types import Calphas, Density
@@ -189,7 +190,10 @@ def test_stitched_predictions_are_torchs(made):
     # x, y, z: corners, faces, both sides of the seam between windows, the middle.
     chosen = [(0, 0, 0), (102, 32, 46), (0, 16, 20), (34, 0, 24), (102, 0, 2), (2, 32, 0)]
     chosen += [(x, 16, z) for x in range(28, 76, 2) for z in (12, 30)]
-    expected = torch_at(made.networks.calpha, density, settings, chosen)
+    assert settings.local_strength is not None
+    evened = even_out(density.values_zyx, density.voxel_size, settings.local_strength)
+    seen = replace(density, values_zyx=evened)
+    expected = torch_at(made.networks.calpha, seen, settings, chosen)
     rows = [place[voxel] for voxel in chosen]
     probability = torch.sigmoid(expected[:, 0]).numpy()
     np.testing.assert_allclose(found.probability[rows], probability, atol=0.03)

@@ -170,7 +170,7 @@ def test_a_tenth_of_the_noisy_starts_has_random_frames(box):
 def test_searched_voxels_are_those_of_the_dense_form(box):
     torch.manual_seed(0)
     network = CompactCalpha(CompactCalphaConfig((8, 12), (1, 1), (1,), 8)).eval()
-    found = predict_voxels(network, box.density)
+    found = predict_voxels(network, box.density.values_zyx)
     with torch.no_grad():
         dense = network(torch.from_numpy(box.density.values_zyx)[None, None])[0].numpy()
     # Products are in bfloat16 where that is fast.

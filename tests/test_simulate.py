@@ -14,6 +14,8 @@ from angelo_training.conditions import (
     MOST_ANISOTROPY,
     MOST_UNMODELLED,
     TRAINING_NOISE,
+    WEAK_RATE,
+    WEAKNESS,
     draw_conditions,
     draw_training_conditions,
 )
@@ -181,7 +183,7 @@ def test_conditions_stay_in_their_ranges():
             assert 0.8 <= conditions.low_pass / conditions.resolution <= 1.05
 
 
-def test_maps_to_train_on_are_noisier_and_half_of_them_flawed_but_else_alike():
+def test_maps_to_train_on_are_noisier_some_flawed_or_weak_but_else_alike():
     seeds = range(400)
     plain = [draw_conditions(np.random.default_rng(seed)) for seed in seeds]
     drawn = [draw_training_conditions(np.random.default_rng(seed)) for seed in seeds]
@@ -189,15 +191,28 @@ def test_maps_to_train_on_are_noisier_and_half_of_them_flawed_but_else_alike():
     assert (shares > 0).mean() == pytest.approx(FLAWED_RATE, abs=0.08)
     assert 0.1 < np.median(shares[shares > 0]) < 0.2
     assert shares.max() == MOST_UNMODELLED
+    weakness = np.array([conditions.weakness for conditions in drawn])
+    assert (weakness > 0).mean() == pytest.approx(WEAK_RATE, abs=0.08)
+    assert WEAKNESS[0] <= weakness[weakness > 0].min() < weakness.max() <= WEAKNESS[1]
     noise = np.array([conditions.noise for conditions in drawn])
     low, high = TRAINING_NOISE
     assert low <= noise.min() < 1.1 * low
     assert 0.9 * high < noise.max() <= high
     assert np.median(noise) == pytest.approx(np.sqrt(low * high), rel=0.1)
     assert [
-        replace(conditions, unmodelled=0.0, noise=before.noise)
+        replace(conditions, unmodelled=0.0, weakness=0.0, noise=before.noise)
         for conditions, before in zip(drawn, plain, strict=True)
     ] == plain
+
+
+def test_weak_parts_lose_density_where_b_factors_are_high_and_nowhere_else():
+    n = 4
+    atoms = bare_atoms(np.arange(3 * n).reshape(n, 3) * 9.0, [6] * n)
+    field = np.array([-2.0, 0.0, 1.0, 2.0])
+    conditions = clean_conditions(weakness=0.5, local_b=20.0)
+    b, occupancy = local_scattering(atoms, field, conditions, np.random.default_rng(0))
+    np.testing.assert_allclose(occupancy, [1, 1, np.exp(-0.5), np.exp(-1)], rtol=1e-6)
+    assert (np.diff(b) > 0).all()
 
 
 def test_given_conditions_are_kept_and_seeds_repeat():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from angelo.local_strength import LocalStrength, even_out
 from angelo.solvent import BLOCK, block_deviations, find_solvent_blocks
 from angelo.types import Density
 from angelo.window_plan import WindowSettings, find_solvent_windows, fit_windows, plan_axis
@@ -22,6 +23,9 @@ GEOMETRIES = [
     (16, 3, 1.0, 2, 9),
     (8, 1, 0.0, 0, 8),
 ]
+
+
+STRENGTH = LocalStrength(4.0, 0.6, 0.5, 0.5, 3.0)
 
 
 def settings_for(geometry, **changes) -> WindowSettings:
@@ -169,6 +173,18 @@ def test_inputs_come_in_the_order_of_the_manifest():
     np.testing.assert_array_equal(seen[0][0, 0], local_deviation(density.values_zyx))
 
 
+def test_density_is_evened_out_with_the_settings_of_the_network():
+    settings = settings_for(
+        (8, 1, 0.0, 0, 8), inputs=("even_density",), local_strength=STRENGTH
+    )
+    density = random_map((8, 8, 8))
+    seen = []
+    run_windows(density, settings, lambda w: seen.append(w) or np.repeat(w, 3, 1), 0.5)
+    evened = even_out(density.values_zyx, density.voxel_size, STRENGTH)
+    np.testing.assert_array_equal(seen[0][0, 0], evened)
+    assert not np.allclose(evened, density.values_zyx, atol=1e-3)
+
+
 def test_local_deviation_is_the_weighted_deviation():
     values = np.random.default_rng(0).normal(2, 1, (30, 25, 24)).astype(np.float32)
     t = np.linspace(-1.5, 1.5, 21)
@@ -278,6 +294,8 @@ def test_block_deviation_is_the_standard_deviation():
         ({"channels": ("ca",)}, "hold calpha"),
         ({"channels": ("calpha", "x", "x")}, "unique"),
         ({"inputs": ("density", "phase")}, "unknown inputs"),
+        ({"inputs": ("even_density",)}, "local_strength must come"),
+        ({"local_strength": STRENGTH}, "local_strength must come"),
         ({"stride": 14}, "leave no gap"),
         ({"step": 2, "stride": 5}, "multiple of step"),
         ({"batch": 0}, "must be positive"),

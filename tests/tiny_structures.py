@@ -81,6 +81,7 @@ def clean_conditions(**changes: object) -> Conditions:
         "anisotropic_b": (0.0, 0.0),
         "anisotropic_noise": 0.0,
         "unmodelled": 0.0,
+        "weakness": 0.0,
     }
     return Conditions(**(perfect | changes))
 

@@ -1,8 +1,10 @@
 """The compact C-alpha network from a weight file, and the windows it is run over."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from angelo.local_strength import LocalStrength
 from angelo_export.networks.compact_c_alpha import (
     CHANNELS,
     STEP,
@@ -18,6 +20,11 @@ WINDOW = 96
 WINDOW_MARGIN = 4
 #: Windows to a call.
 BATCH = 1
+#: How maps are evened out for the network: with it residues in weak parts are found
+#: (experiments.md).
+LOCAL_STRENGTH = LocalStrength(
+    sigma=7.0, reference=0.6, power=0.6, least_gain=0.7, most_gain=1.8
+)
 
 
 def load_calpha(path: Path) -> CompactCalpha:
@@ -36,7 +43,7 @@ def window_geometry(network: CompactCalpha, window: int = WINDOW) -> dict[str, A
     if window % network.multiple:
         raise ValueError(f"a window of {window} voxels is no multiple of {network.multiple}")
     return {
-        "inputs": ["density"],
+        "inputs": ["even_density"],
         "channels": list(CHANNELS),
         "window": window,
         "step": STEP,
@@ -46,4 +53,5 @@ def window_geometry(network: CompactCalpha, window: int = WINDOW) -> dict[str, A
         "stride": (window - 1 - 2 * WINDOW_MARGIN) // STEP * STEP + STEP,
         "batch": BATCH,
         "multiple": network.multiple,
+        "local_strength": asdict(LOCAL_STRENGTH),
     }

@@ -20,7 +20,7 @@ from angelo.calpha import PointSettings, find_calphas
 from angelo.frames import backbone_atoms
 from angelo.types import BackboneFrames, Calphas, Density
 from angelo.window_plan import WindowSettings, find_solvent_windows, plan_axis
-from angelo.windows import Network, Progress, run_windows
+from angelo.windows import Network, Progress, input_volumes, run_windows
 
 #: What is done about the hand: say it; build the better one; do not look.
 HandOption = Literal["check", "auto", "keep"]
@@ -171,15 +171,18 @@ def judge_hand(
     if not {"n_x", "c_x"} <= set(windows.channels):
         return _count([_NO_POINTS, _NO_POINTS])
     rounds = choose_windows(density, windows)
-    images = (density, mirror(density))
+    inputs = input_volumes(density, windows)
+    # What is made of a mirror image is the mirror image of what is made of the map.
+    mirrored = [np.ascontiguousarray(volume[:, :, ::-1]) for volume in inputs]
+    images = ((density, inputs), (mirror(density), mirrored))
     n_steps = 2 * sum(int(chosen.sum()) for chosen in rounds)
     done = 0
     evidence = _count([_NO_POINTS, _NO_POINTS])
     for chosen in rounds:
         found = []
-        for image, wanted in zip(images, (chosen, chosen[:, :, ::-1]), strict=True):
+        for (image, volumes), wanted in zip(images, (chosen, chosen[:, :, ::-1]), strict=True):
             tell = _shifted(progress, done, n_steps)
-            voxels = run_windows(image, windows, run, points.threshold, tell, wanted)
+            voxels = run_windows(image, windows, run, points.threshold, tell, wanted, volumes)
             found.append(find_calphas(voxels, points))
             done += int(chosen.sum())
         evidence += _count(found)

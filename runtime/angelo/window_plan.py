@@ -7,11 +7,14 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Float32, Int64
 
+from angelo.local_strength import LocalStrength
 from angelo.solvent import BLOCK, find_solvent_blocks
 from angelo.types import Density
 
 #: Smallest windows that are tried, voxels: a network sees little of the whole in smaller ones.
 SMALLEST_WINDOW = 48
+#: What input channels may be.
+INPUTS = ("density", "even_density", "local_deviation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class WindowSettings:
     """Geometry of the C-alpha network (bundle.json, section ``c_alpha``)."""
 
     inputs: tuple[str, ...]
-    """Meaning of the input channels: "density", "local_deviation"."""
+    """Meaning of the input channels, of ``INPUTS``."""
     channels: tuple[str, ...]
     """Meaning of the output channels; one of them is "calpha"."""
     window: int
@@ -37,12 +40,18 @@ class WindowSettings:
     multiple: int | None = None
     """Windows may be smaller than ``window``: cubes of any multiple of this; None: they may
     not."""
+    local_strength: LocalStrength | None = None
+    """How "even_density" is made of the density; None where no input is that."""
 
     def __post_init__(self) -> None:
         if "calpha" not in self.channels or len(set(self.channels)) < len(self.channels):
             raise ValueError(f"channels must be unique and hold calpha: {self.channels}")
-        if unknown := set(self.inputs) - {"density", "local_deviation"}:
+        if unknown := set(self.inputs) - set(INPUTS):
             raise ValueError(f"unknown inputs {sorted(unknown)}")
+        if ("even_density" in self.inputs) != (self.local_strength is not None):
+            raise ValueError(
+                "local_strength must come with the input even_density, and only so"
+            )
         if min(self.window, self.step, self.stride, self.batch) < 1 or self.margin < 0:
             raise ValueError("window, step, stride and batch must be positive, margin not < 0")
         if self.multiple is not None and (self.multiple < 1 or self.window % self.multiple):

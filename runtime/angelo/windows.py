@@ -9,6 +9,7 @@ import scipy.ndimage
 from jaxtyping import Bool, Float32, Int64
 from scipy.special import expit
 
+from angelo.local_strength import even_out
 from angelo.types import Density
 from angelo.window_plan import WindowPlan, WindowSettings, find_solvent_windows, plan_axis
 
@@ -49,9 +50,13 @@ def run_windows(
     threshold: float,
     progress: Progress | None = None,
     wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
+    inputs: Sequence[np.ndarray] | None = None,
 ) -> VoxelPredictions:
     """Predict C-alphas: :func:`predict_points` of that channel."""
-    return predict_points(("calpha",), density, settings, run, threshold, progress, wanted)[0]
+    targets = ("calpha",)
+    return predict_points(targets, density, settings, run, threshold, progress, wanted, inputs)[
+        0
+    ]
 
 
 def predict_points(
@@ -62,6 +67,7 @@ def predict_points(
     threshold: float,
     progress: Progress | None = None,
     wanted: Bool[np.ndarray, "wz wy wx"] | None = None,
+    inputs: Sequence[np.ndarray] | None = None,
 ) -> tuple[VoxelPredictions, ...]:
     """Predictions of the C-alpha network for every voxel of a map of any size.
 
@@ -82,13 +88,16 @@ def predict_points(
         Only voxels with a higher probability are returned, in z, y, x order.
     wanted
         Windows to run, as ``plan_axis`` lays them; None: those that hold more than solvent.
+    inputs
+        What ``input_volumes`` makes of the density; None: made here.
     """
     plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
     if wanted is None:
         wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
     indices = [tuple(int(i) for i in index) for index in np.argwhere(wanted)]
     log.info("running %d of %d windows", len(indices), wanted.size)
-    inputs = _input_volumes(density.values_zyx, settings)
+    if inputs is None:
+        inputs = input_volumes(density, settings)
     columns = [settings.channels.index(target) for target in targets]
     n_outputs = tuple(plan.n_outputs for plan in plans)
     sizes = (n_outputs, settings.n_kept, len(settings.channels) - 1, threshold)
@@ -137,15 +146,19 @@ def local_deviation(values_zyx: Float32[np.ndarray, "z y x"]) -> Float32[np.ndar
     return deviation
 
 
-def _input_volumes(
-    values_zyx: Float32[np.ndarray, "z y x"], settings: WindowSettings
-) -> list[np.ndarray]:
-    makers = {"density": lambda values: values, "local_deviation": local_deviation}
-    return [makers[name](values_zyx) for name in settings.inputs]
+def input_volumes(
+    density: Density, settings: WindowSettings
+) -> list[Float32[np.ndarray, "z y x"]]:
+    """Return the input channels over the whole map, in the order of the settings."""
+    values = density.values_zyx
+    makers = {"density": lambda: values, "local_deviation": lambda: local_deviation(values)}
+    if (strength := settings.local_strength) is not None:
+        makers["even_density"] = lambda: even_out(values, density.voxel_size, strength)
+    return [makers[name]() for name in settings.inputs]
 
 
 def _cut(
-    inputs: list[np.ndarray],
+    inputs: Sequence[np.ndarray],
     plans: list[WindowPlan],
     indices: list[tuple[int, ...]],
     window: int,

@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from angelo.frames import random_rotations
+from angelo.local_strength import even_out
 from angelo.spectrum import Spectrum, contrast, match_spectrum
 from angelo.types import Density
+from angelo_export.calpha_networks import LOCAL_STRENGTH
 from angelo_training.conditions import Conditions, draw_conditions
 from angelo_training.simulate import simulate_density
 from angelo_training.structures import Entry
@@ -112,6 +114,11 @@ def normalise(
     scale = max(contrast(values), 1e-6)
     normalised: np.ndarray = (values - values.mean()) / np.float32(scale)
     return normalised.astype(np.float32)
+
+
+def density_to_search(box: Box) -> Float32[np.ndarray, "z y x"]:
+    """Density of a box as the C-alpha network wants it."""
+    return even_out(box.density.values_zyx, box.density.voxel_size, LOCAL_STRENGTH)
 
 
 def _present(entry: Entry, rng: np.random.Generator) -> np.ndarray:

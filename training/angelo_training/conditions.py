@@ -16,6 +16,9 @@ TRAINING_NOISE = (0.6, 4.0)
 FLAWED_RATE = 0.5
 #: Such density between atoms, relative to that at the atoms: mean and most.
 MEAN_UNMODELLED, MOST_UNMODELLED = 0.2, 0.6
+#: Share of the maps to train on with weak parts, and how weak they are, least and most
+#: (see ``Conditions.weakness``).
+WEAK_RATE, WEAKNESS = 0.4, (0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Conditions:
     unmodelled: float
     """Density between the atoms that no model explains, relative to that at them: solvent,
     lipids, other conformations, neighbours that were cut away."""
+    weakness: float
+    """How fast occupancies fall where B-factors are high: exp(-weakness x field), for a smooth
+    random field of unit variance, where that is positive."""
 
 
 class DrawConditions(Protocol):
@@ -126,6 +132,7 @@ def draw_conditions(
         anisotropic_b=(_anisotropy(rng), _anisotropy(rng)),
         anisotropic_noise=float(rng.uniform(0, 1)),
         unmodelled=0.0,
+        weakness=0.0,
     )
 
 
@@ -141,7 +148,8 @@ def draw_training_conditions(
     noise = float(np.exp(rng.uniform(*np.log(TRAINING_NOISE))))
     flawed = rng.random() < FLAWED_RATE
     share = min(rng.exponential(MEAN_UNMODELLED), MOST_UNMODELLED) if flawed else 0.0
-    return replace(conditions, noise=noise, unmodelled=float(share))
+    weakness = float(rng.uniform(*WEAKNESS)) if rng.random() < WEAK_RATE else 0.0
+    return replace(conditions, noise=noise, unmodelled=float(share), weakness=weakness)
 
 
 def _anisotropy(rng: np.random.Generator) -> float:

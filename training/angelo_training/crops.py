@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from angelo_export.networks.compact_c_alpha import STEP
 from angelo_training.box_stream import StreamSettings, make_numbered_box, stream_numbered
-from angelo_training.boxes import Box
+from angelo_training.boxes import Box, density_to_search
 
 #: Labels reach this far from a C-alpha, Å.
 LABEL_RADIUS = 4.0
@@ -57,9 +57,11 @@ def turn_box(
     return np.ascontiguousarray(xyz.transpose(2, 1, 0)), turned.astype(np.float32)
 
 
-def make_crop(box: Box, rng: np.random.Generator) -> Crop:
-    """Turn a box at random and label it."""
-    values, backbone = turn_box(box.density.values_zyx, box.backbone, cube_rotation(rng))
+def make_crop(
+    box: Box, values_zyx: Float32[np.ndarray, "z y x"], rng: np.random.Generator
+) -> Crop:
+    """Turn a box, whose density to search is ``values_zyx``, at random and label it."""
+    values, backbone = turn_box(values_zyx, box.backbone, cube_rotation(rng))
     axis = np.arange(0, values.shape[0], STEP)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     cells = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1).astype(np.float32)
@@ -87,7 +89,8 @@ def make_numbered_crops(
     """Turn box ``number`` of a stream ``turns`` times."""
     box = make_numbered_box(settings, number, resolution)
     rng = np.random.default_rng([settings.seed, number, 1])
-    return [make_crop(box, rng) for _ in range(turns)]
+    values = density_to_search(box)
+    return [make_crop(box, values, rng) for _ in range(turns)]
 
 
 def stream_crops(

@@ -34,7 +34,7 @@ from angelo_training.box_stream import (
     make_entry_box,
     stream_numbered,
 )
-from angelo_training.boxes import Box, place_in_box
+from angelo_training.boxes import Box, density_to_search, place_in_box
 from angelo_training.precision import autocast_for
 from angelo_training.reading import find_places
 from angelo_training.structures import Entry
@@ -100,10 +100,12 @@ def _network(weights: Path) -> CompactCalpha:
 
 
 @torch.no_grad()
-def predict_voxels(network: CompactCalpha, density: Density) -> np.ndarray:
-    """All channels on every ``STEP``-th voxel: (K, z, y, x), logits."""
+def predict_voxels(
+    network: CompactCalpha, values_zyx: Float32[np.ndarray, "z y x"]
+) -> np.ndarray:
+    """All channels on every ``STEP``-th voxel of a density to search: (K, z, y, x), logits."""
     with autocast_for(torch.device("cpu")):
-        output: Tensor = network(torch.from_numpy(density.values_zyx)[None, None])
+        output: Tensor = network(torch.from_numpy(values_zyx)[None, None])
     return output[0].float().contiguous().numpy()
 
 
@@ -151,7 +153,7 @@ def _searched_box(
         entry,
         atom_names,
         box,
-        predict_voxels(_network(settings.calpha_weights), box.density),
+        predict_voxels(_network(settings.calpha_weights), density_to_search(box)),
     )
 
 

@@ -291,9 +291,9 @@ def local_scattering(
         Group.NITROGEN: conditions.polar * rng.uniform(0.8, 1.2, len(atoms)),
         Group.SULPHUR: conditions.sulphur,
     }
-    occupancy = np.ones(len(atoms))
+    occupancy = np.exp(-conditions.weakness * np.maximum(field, 0))
     for group, factor in kept.items():
-        occupancy = np.where(atoms.group == group, factor, occupancy)
+        occupancy = np.where(atoms.group == group, factor * occupancy, occupancy)
     return b, occupancy
 
 

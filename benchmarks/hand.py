@@ -23,7 +23,7 @@ from angelo.errors import UserError
 from angelo.hand import DECISIVE, HandEvidence, choose_windows, judge_hand, mirror
 from angelo.manifest import Bundle
 from angelo.session import Graph
-from angelo.window_plan import find_solvent_windows, plan_axis
+from angelo.window_plan import fit_windows
 from angelo_training.structures import PackedStructures
 
 #: What a map of either hand should be found to be.
@@ -47,10 +47,10 @@ def judge_case(case: Case, bundle: Bundle, graph: Graph) -> dict[str, Any]:
         density = read_map(files.map_path)
     prepared = density_for(density, bundle)
     windows, points = bundle.c_alpha.windows, bundle.c_alpha.points
-    plans = [plan_axis(n, windows) for n in prepared.values_zyx.shape]
+    part, fitted, wanted = fit_windows(prepared, windows)
     row |= facts | {
-        "n_windows": int((~find_solvent_windows(prepared.values_zyx, plans, windows)).sum()),
-        "n_windows_of_rounds": [2 * int(n.sum()) for n in choose_windows(prepared, windows)],
+        "n_windows": int(wanted.sum()),
+        "n_windows_of_rounds": [2 * int(n.sum()) for n in choose_windows(part, fitted, wanted)],
     }
 
     def run(batch: np.ndarray) -> np.ndarray:

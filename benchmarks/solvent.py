@@ -28,7 +28,6 @@ from angelo.session import Graph
 from angelo.types import Density
 from angelo.window_plan import (
     WindowSettings,
-    find_solvent_windows,
     fit_windows,
     plan_axis,
 )
@@ -66,8 +65,6 @@ def judge_map(
     part, settings, wanted = fit_windows(density, bundle.c_alpha.windows)
     plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
     everything = np.ones([len(plan.corners) for plan in plans], bool)
-    if wanted is None:
-        wanted = ~find_solvent_windows(density.values_zyx, plans, settings)
     row: dict[str, Any] = {
         "calphas": len(calphas),
         "not_covered": int((~covered(calphas, part, settings, wanted)).sum()),

@@ -21,6 +21,7 @@ from angelo.errors import NothingBuiltError, OutputError
 from angelo.hand import HandEvidence, choose_windows, count_links_and_turns, judge_hand, mirror
 from angelo.job import BuildJob
 from angelo.pipeline import build_model
+from angelo.solvent import BLOCK
 from angelo.types import Calphas, Density
 from angelo.window_plan import WindowSettings, find_solvent_windows, plan_axis
 
@@ -202,21 +203,22 @@ def wanted_windows(density):
 def test_windows_come_from_the_denser_half(monkeypatch):
     monkeypatch.setattr(hand, "LEAST_VOLUME", 3 * 12.0**3)
     density = noisy_map((48, 48, 96))
-    first, second = choose_windows(density, WINDOWS)
     wanted = wanted_windows(density)
+    first, second = choose_windows(density, WINDOWS, wanted)
     assert first.sum() == second.sum() == round(hand.SHARE / 2 * wanted.sum())
     assert not ((first | second) & ~wanted).any()
     assert not (first & second).any()
     columns = np.flatnonzero(wanted.any((0, 1)))
     assert set(np.argwhere(first)[:, 2]) == {columns[-1]}  # the densest
     assert np.argwhere(second)[:, 2].min() >= columns[len(columns) // 2] - 1
-    again = choose_windows(density, WINDOWS)
+    again = choose_windows(density, WINDOWS, wanted)
     np.testing.assert_array_equal(np.stack(again), np.stack([first, second]))
 
 
 def test_number_of_windows_is_bounded(monkeypatch):
     density = noisy_map((48, 48, 96))
-    n_wanted = int(wanted_windows(density).sum())
+    wanted = wanted_windows(density)
+    n_wanted = int(wanted.sum())
     for least, most, expected in (
         (12.0, 20.0, (12, 12)),
         (0.0, 2.0, (2, 2)),
@@ -225,7 +227,7 @@ def test_number_of_windows_is_bounded(monkeypatch):
     ):
         monkeypatch.setattr(hand, "LEAST_VOLUME", least * 12**3)
         monkeypatch.setattr(hand, "MOST_VOLUME", most * 12**3)
-        rounds = choose_windows(density, WINDOWS)
+        rounds = choose_windows(density, WINDOWS, wanted)
         assert tuple(int(chosen.sum()) for chosen in rounds) == expected
 
 
@@ -239,12 +241,35 @@ def test_second_round_only_where_the_first_says_nothing(globin, monkeypatch):
         return run(windows)
 
     judge_hand(density, WINDOWS, POINTS, counting)
-    first, second = choose_windows(density, WINDOWS)
+    first, second = choose_windows(density, WINDOWS, wanted_windows(density))
     assert sum(n_windows) == 2 * first.sum()
     n_windows.clear()
     monkeypatch.setattr(hand, "DECISIVE", 1e9)
     judge_hand(density, WINDOWS, POINTS, counting)
     assert sum(n_windows) == 2 * (first.sum() + second.sum())
+
+
+def test_empty_space_around_the_protein_costs_nothing(globin, monkeypatch):
+    monkeypatch.setattr(hand, "LEAST_VOLUME", 1e9)  # all windows
+    density, run = labelled_map(globin)
+    fitting = replace(WINDOWS, window=48, multiple=8)
+    sizes = []
+
+    def counting(windows):
+        sizes.append(windows.shape)
+        return run(windows)
+
+    tight = judge_hand(density, fitting, POINTS, run)
+    found, seen = [], []
+    for n_blocks in (2, 12):
+        padded = replace(density, values_zyx=np.pad(density.values_zyx, n_blocks * BLOCK))
+        found.append(judge_hand(padded, fitting, POINTS, counting))
+        seen.append(sizes.copy())
+        sizes.clear()
+    assert seen[0] == seen[1]
+    for padded in found:
+        assert padded.score == tight.score
+        np.testing.assert_array_equal(padded.n_points, tight.n_points)
 
 
 def test_evidence_adds_up():

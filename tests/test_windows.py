@@ -389,7 +389,13 @@ def test_windows_stay_where_nothing_can_be_fitted(settings):
         np.zeros((50, 50, 50), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     )
     density = empty if settings.multiple else random_map((100, 60, 60))
-    assert fit_windows(density, settings) == (density, settings, None)
+    part, fitted, wanted = fit_windows(density, settings)
+    assert (part, fitted) == (density, settings)
+    plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
+    np.testing.assert_array_equal(
+        wanted, ~find_solvent_windows(density.values_zyx, plans, settings)
+    )
+    assert wanted.all() == (density is not empty)
 
 
 def test_a_window_must_be_of_its_multiple():

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from angelo.calpha import PointSettings, find_calphas
 from angelo.frames import backbone_atoms
 from angelo.types import BackboneFrames, Calphas, Density
-from angelo.window_plan import WindowSettings, find_solvent_windows, plan_axis
+from angelo.window_plan import WindowSettings, fit_windows, plan_axis
 from angelo.windows import Network, Progress, input_volumes, run_windows
 
 #: What is done about the hand: say it; build the better one; do not look.
@@ -170,11 +170,12 @@ def judge_hand(
     """
     if not {"n_x", "c_x"} <= set(windows.channels):
         return _count([_NO_POINTS, _NO_POINTS])
-    rounds = choose_windows(density, windows)
-    inputs = input_volumes(density, windows)
+    part, windows, wanted = fit_windows(density, windows)
+    rounds = choose_windows(part, windows, wanted)
+    inputs = input_volumes(part, windows)
     # What is made of a mirror image is the mirror image of what is made of the map.
     mirrored = [np.ascontiguousarray(volume[:, :, ::-1]) for volume in inputs]
-    images = ((density, inputs), (mirror(density), mirrored))
+    images = ((part, inputs), (mirror(part), mirrored))
     n_steps = 2 * sum(int(chosen.sum()) for chosen in rounds)
     done = 0
     evidence = _count([_NO_POINTS, _NO_POINTS])
@@ -200,9 +201,13 @@ def _count(found: Sequence[Calphas]) -> HandEvidence:
 
 
 def choose_windows(
-    density: Density, settings: WindowSettings
+    density: Density,
+    settings: WindowSettings,
+    wanted: Bool[np.ndarray, "wz wy wx"],
 ) -> tuple[Bool[np.ndarray, "wz wy wx"], Bool[np.ndarray, "wz wy wx"]]:
     """Return the windows of the first and of the second round, none of them solvent only.
+
+    ``wanted`` are those that hold more than solvent, as ``fit_windows`` gives them.
 
     First those with the largest sum of squares in what they keep: where density is strong the
     resolution is good. Then as many of the denser half's others, evenly spread over the ranks,
@@ -210,7 +215,6 @@ def choose_windows(
     """
     values = density.values_zyx
     plans = [plan_axis(n, settings) for n in values.shape]
-    wanted = ~find_solvent_windows(values, plans, settings)
     length = settings.n_kept * settings.step
     spans = []
     for plan, n in zip(plans, values.shape, strict=True):

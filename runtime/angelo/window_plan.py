@@ -121,7 +121,7 @@ def find_solvent_windows(
 
 def fit_windows(
     density: Density, settings: WindowSettings
-) -> tuple[Density, WindowSettings, Bool[np.ndarray, "wz wy wx"] | None]:
+) -> tuple[Density, WindowSettings, Bool[np.ndarray, "wz wy wx"]]:
     """Cut solvent away, and choose the size of windows with which the rest costs least.
 
     For networks that take windows of any size; else the map and settings stay as they are.
@@ -130,13 +130,13 @@ def fit_windows(
     -------
     tuple
         Part of the map, at its place; settings for it; the windows to run, all that hold more
-        than solvent (None: not decided here).
+        than solvent.
     """
-    if settings.multiple is None or settings.window < SMALLEST_WINDOW:
-        return density, settings, None
     is_busy = _busy_blocks(density.values_zyx)
-    if not is_busy.any():
-        return density, settings, None
+    multiple = settings.multiple
+    if multiple is None or settings.window < SMALLEST_WINDOW or not is_busy.any():
+        plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
+        return density, settings, _busy_windows(is_busy, plans, settings)
     spans = [np.flatnonzero(is_busy.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
     voxels = tuple(slice(part.start * BLOCK, part.stop * BLOCK) for part in box)
@@ -148,7 +148,7 @@ def fit_windows(
     )
     is_busy = is_busy[box]
     choices = []
-    for window in range(settings.window, SMALLEST_WINDOW - 1, -settings.multiple):
+    for window in range(settings.window, SMALLEST_WINDOW - 1, -multiple):
         smaller = touching(settings, window, settings.margin)
         plans = [plan_axis(n, smaller) for n in part.values_zyx.shape]
         choices.append((smaller, _busy_windows(is_busy, plans, smaller)))

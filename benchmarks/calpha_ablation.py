@@ -125,8 +125,9 @@ def report_text(content: Mapping[str, Any]) -> str:
         f"maps and {content['entries']} simulated ones at 3.0 Å, %: C-alphas of the unpruned "
         "models, residues of the right type in the unpruned and the pruned ones; then points "
         "of the network alone, with the windows of a build, which fit the map, and with large "
-        "windows, with such margins, voxels (for maps with much solvent see "
-        "[solvent.md](solvent.md)). The networks were trained with all outputs."
+        "windows, with such margins, voxels, on the map evened out before solvent is cut away, "
+        "not after (for maps with much solvent see [solvent.md](solvent.md)). The networks "
+        "were trained with all outputs."
     )
     built = (
         "unpruned_recall",

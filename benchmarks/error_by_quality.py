@@ -5,7 +5,7 @@ clean map of the model (``map_statistics.residue_correlations``). Where the netw
 on real maps as on simulated ones of the same correlation, simulated maps show what matters
 there; bins with few simulated residues tell of what the simulator does not make. "As in
 training" are simulated maps under the conditions of those that networks are trained on: with
-more noise, and half of them with density that no model explains.
+more noise, some of them with density that no model explains, some with weak parts.
 
     python benchmarks/error_by_quality.py --maps data/maps
 """
@@ -135,10 +135,9 @@ def report_text(content: Mapping[str, Any]) -> str:
         "around a residue with a clean map of the deposited model, simulated at 3.0 Å with all "
         "atoms equally well ordered. Residues of the real maps, and of "
         f"{content['entries']} `val` entries simulated at 3.0, 3.5 and 4.0 Å, as they are "
-        "and as in training: with more noise, and half of them with density that no model "
-        "explains. Of them those that have a point; points with the right amino acid.\n\n"
-        + markdown_table(head, body)
-        + "\n"
+        "and as in training: with more noise, some with density that no model explains, some "
+        "with weak parts. Of them those that have a point; points with the right amino "
+        "acid.\n\n" + markdown_table(head, body) + "\n"
     )
 
 

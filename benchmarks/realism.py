@@ -215,12 +215,18 @@ def main(
         float | None,
         typer.Option(min=0, help="Noise relative to what the FSC implies; left out: likewise."),
     ] = None,
+    weakness: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="How fast density falls where B-factors are high; left out: likewise."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Figures; a table goes beside them.")] = Path(
         "benchmarks/realism.json"
     ),
 ) -> None:
     """Compare maps of deposited models, real and simulated."""
-    chosen = {"unmodelled": unmodelled, "noise": noise}
+    chosen = {"unmodelled": unmodelled, "noise": noise, "weakness": weakness}
     given = {name: value for name, value in chosen.items() if value is not None}
     found: dict[str, Comparison] = {}
     for entry in json.loads(REAL_MAPS.read_text(encoding="utf-8")):

@@ -122,7 +122,8 @@ def report_text(content: Mapping[str, Any]) -> str:
         f"`python benchmarks/solvent.py`: bundle {bundle['name']} {bundle['version']}, "
         f"{content['machine']['date']}, {content['machine']['processor']}. Sums over "
         f"{content['entries']} simulated `val` entries in boxes {PADDING:.0f} Å wider than the "
-        "protein on every side: windows of a build / windows of that size everywhere.\n\n"
+        "protein on every side: windows of a build / windows of that size everywhere, which "
+        "see the map evened out before solvent is cut away, not after.\n\n"
         + markdown_table(head, body)
         + "\n"
     )

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from tiny_structures import clean_conditions, cube_turns, pack_tiny, tiny_entry
 
+from angelo.local_strength import even_out
+from angelo_export.calpha_networks import LOCAL_STRENGTH
 from angelo_export.networks.compact_c_alpha import STEP
-from angelo_training.box_stream import StreamSettings
+from angelo_training.box_stream import StreamSettings, make_numbered_box
 from angelo_training.boxes import make_box
 from angelo_training.crops import (
     LABEL_RADIUS,
@@ -84,6 +86,18 @@ def test_boxes_without_residues_have_no_labels(packed):
     crop = make_crop(empty, empty.density.values_zyx, np.random.default_rng(0))
     assert len(crop.near) == len(crop.vectors) == len(crop.amino_acid) == 0
     assert (crop.distance == NOTHING_NEAR).all()
+
+
+def test_crops_show_the_map_evened_out(packed):
+    settings = StreamSettings(packed, SIDE, seed=2)
+    box = make_numbered_box(settings, 1, 3.0)
+    evened = even_out(box.density.values_zyx, box.density.voxel_size, LOCAL_STRENGTH)
+    assert not np.allclose(evened, box.density.values_zyx, rtol=0.01)
+    crops = make_numbered_crops(settings, 1, 2, 3.0)
+    assert len(crops) == 2
+    for crop in crops:
+        turned = [turn_box(evened, box.backbone, turn)[0] for turn in cube_turns()]
+        assert any(np.array_equal(crop.density, one.astype(np.float16)) for one in turned)
 
 
 def test_turns_repeat_and_differ(packed):

@@ -8,14 +8,20 @@ from tiny_structures import clean_conditions, pack_tiny, tiny_entry
 
 from angelo.atoms import place_selected_atoms
 from angelo.frames import rotation_from_backbone
+from angelo.local_strength import even_out
 from angelo.residues import AMINO_ACIDS, residues_of
 from angelo.types import BackboneFrames, Calphas
-from angelo_export.networks.compact_c_alpha import CompactCalpha, CompactCalphaConfig
+from angelo_export.calpha_networks import LOCAL_STRENGTH
+from angelo_export.networks.compact_c_alpha import STEP, CompactCalpha, CompactCalphaConfig
+from angelo_training import graph_boxes
+from angelo_training.box_stream import StreamSettings, make_numbered_box
 from angelo_training.boxes import make_box
 from angelo_training.graph_boxes import (
     CHANNELS,
     RANDOM_FRAMES_RATE,
+    GraphStreamSettings,
     label,
+    make_graph_box,
     match_points,
     predict_voxels,
     residue_atoms,
@@ -176,6 +182,23 @@ def test_searched_voxels_are_those_of_the_dense_form(box):
     # Products are in bfloat16 where that is fast.
     atol = 0.1 if has_fast_bfloat16(torch.device("cpu")) else 1e-5
     np.testing.assert_allclose(found, dense, atol=atol)
+
+
+def test_points_come_from_the_map_evened_out(tmp_path, monkeypatch):
+    boxes = StreamSettings(pack_tiny(tmp_path), SIDE, seed=3)
+    settings = GraphStreamSettings(boxes, tmp_path / "c_alpha.pt")
+    searched = []
+
+    def find_nothing(network, values_zyx):
+        searched.append(values_zyx)
+        return np.full((len(CHANNELS), *np.array(values_zyx.shape) // STEP), -9, np.float32)
+
+    monkeypatch.setattr(graph_boxes, "_network", lambda weights: None)
+    monkeypatch.setattr(graph_boxes, "predict_voxels", find_nothing)
+    assert make_graph_box(settings, 0, 3.0) is None
+    density = make_numbered_box(boxes, 0, 3.0).density
+    evened = even_out(density.values_zyx, density.voxel_size, LOCAL_STRENGTH)
+    np.testing.assert_array_equal(searched, [evened])
 
 
 def test_voxels_over_the_threshold_keep_their_places():

@@ -20,6 +20,7 @@ from angelo.density import read_map
 from angelo.errors import NothingBuiltError, OutputError
 from angelo.hand import HandEvidence, choose_windows, count_links_and_turns, judge_hand, mirror
 from angelo.job import BuildJob
+from angelo.local_strength import LocalStrength, even_out
 from angelo.pipeline import build_model
 from angelo.solvent import BLOCK
 from angelo.types import Calphas, Density
@@ -270,6 +271,26 @@ def test_empty_space_around_the_protein_costs_nothing(globin, monkeypatch):
     for padded in found:
         assert padded.score == tight.score
         np.testing.assert_array_equal(padded.n_points, tight.n_points)
+
+
+def test_windows_of_both_hands_show_the_map_evened_out():
+    density = noisy_map((30, 40, 50))
+    strength = LocalStrength(sigma=4.0, reference=0.6, power=0.5, least_gain=0.5, most_gain=3.0)
+    evening = replace(WINDOWS, inputs=("even_density",), local_strength=strength)
+    seen = []
+
+    def find_nothing(windows):
+        seen.append(windows.copy())
+        channels = (len(windows), len(WINDOWS.channels), *windows.shape[2:])
+        return np.full(channels, -9, np.float32)
+
+    judge_hand(density, evening, POINTS, find_nothing)
+    windows = np.concatenate(seen)
+    seen.clear()
+    evened = even_out(density.values_zyx, density.voxel_size, strength)
+    judge_hand(replace(density, values_zyx=evened), WINDOWS, POINTS, find_nothing)
+    np.testing.assert_array_equal(windows, np.concatenate(seen))
+    assert len(windows) > 2
 
 
 def test_evidence_adds_up():

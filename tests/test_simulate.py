@@ -206,13 +206,15 @@ def test_maps_to_train_on_are_noisier_some_flawed_or_weak_but_else_alike():
 
 
 def test_weak_parts_lose_density_where_b_factors_are_high_and_nowhere_else():
-    n = 4
-    atoms = bare_atoms(np.arange(3 * n).reshape(n, 3) * 9.0, [6] * n)
-    field = np.array([-2.0, 0.0, 1.0, 2.0])
-    conditions = clean_conditions(weakness=0.5, local_b=20.0)
+    n = 5
+    group = np.array([0, 0, 0, 0, Group.SULPHUR], np.uint8)
+    atoms = bare_atoms(np.arange(3 * n).reshape(n, 3) * 9.0, [6, 6, 6, 6, 16], group=group)
+    field = np.array([-2.0, 0.0, 1.0, 2.0, 2.0])
+    conditions = clean_conditions(weakness=0.5, local_b=20.0, sulphur=0.7)
     b, occupancy = local_scattering(atoms, field, conditions, np.random.default_rng(0))
-    np.testing.assert_allclose(occupancy, [1, 1, np.exp(-0.5), np.exp(-1)], rtol=1e-6)
-    assert (np.diff(b) > 0).all()
+    expected = [1, 1, np.exp(-0.5), np.exp(-1), 0.7 * np.exp(-1)]
+    np.testing.assert_allclose(occupancy, expected, rtol=1e-6)
+    assert (np.diff(b)[:3] > 0).all()
 
 
 def test_given_conditions_are_kept_and_seeds_repeat():

@@ -395,7 +395,7 @@ def test_windows_stay_where_nothing_can_be_fitted(settings):
     np.testing.assert_array_equal(
         wanted, ~find_solvent_windows(density.values_zyx, plans, settings)
     )
-    assert wanted.all() == (density is not empty)
+    assert wanted.any() == (density is not empty)
 
 
 def test_a_window_must_be_of_its_multiple():

@@ -174,16 +174,15 @@ def judge_hand(
     rounds = choose_windows(part, windows, wanted)
     inputs = input_volumes(part, windows)
     # What is made of a mirror image is the mirror image of what is made of the map.
-    mirrored = [np.ascontiguousarray(volume[:, :, ::-1]) for volume in inputs]
-    images = ((part, inputs), (mirror(part), mirrored))
+    images = (inputs, [volume[:, :, ::-1] for volume in inputs])
     n_steps = 2 * sum(int(chosen.sum()) for chosen in rounds)
     done = 0
     evidence = _count([_NO_POINTS, _NO_POINTS])
     for chosen in rounds:
         found = []
-        for (image, volumes), wanted in zip(images, (chosen, chosen[:, :, ::-1]), strict=True):
+        for image, where in zip(images, (chosen, chosen[:, :, ::-1]), strict=True):
             tell = _shifted(progress, done, n_steps)
-            voxels = run_windows(image, windows, run, points.threshold, tell, wanted, volumes)
+            voxels = run_windows(part, windows, run, points.threshold, tell, where, image)
             found.append(find_calphas(voxels, points))
             done += int(chosen.sum())
         evidence += _count(found)

@@ -8,24 +8,31 @@ from scipy.ndimage import gaussian_filter
 
 from angelo.spectrum import contrast
 
-#: Density nearer to 0 than this is outside of a mask.
-OUTSIDE = 1e-6
-#: Places with less of the map around them than this fraction count as if they had so much.
-LEAST_INSIDE = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class LocalStrength:
-    """How far the strength of a map is evened out."""
+    """How far the strength of a map is evened out.
+
+    Gains are those before the whole map is scaled back to the contrast that it had.
+    """
 
     sigma: float
     """Width of the Gaussian under which strength is measured, Å."""
     reference: float
-    """Strength that is left as it is, relative to the contrast of the map."""
+    """Strength whose gain is 1, relative to the contrast of the map."""
     power: float
-    """1: all places become equally strong; 0: the map stays as it is."""
+    """Gain is strength to minus this. 1: all places become equally strong; 0: the map stays as
+    it is."""
     least_gain: float
+    """What is stronger than this gain would allow for has it all the same."""
     most_gain: float
+    """The same for what is weaker, such as what a mask left empty."""
+
+    def __post_init__(self) -> None:
+        if min(self.sigma, self.reference) <= 0 or self.power < 0:
+            raise ValueError(f"sigma and reference must be positive, power not < 0: {self}")
+        if not 0 < self.least_gain <= self.most_gain:
+            raise ValueError(f"gains must be positive, least_gain the smaller one: {self}")
 
 
 def even_out(
@@ -35,8 +42,8 @@ def even_out(
 ) -> Float32[np.ndarray, "z y x"]:
     """Multiply a normalised map by a gain that falls with its strength around each voxel.
 
-    Strength is the root mean square under a Gaussian, over what is not outside of a mask. The
-    contrast stays what it is. A map of zeros stays one. Voxel size in Å, in x, y, z order.
+    Strength is the root mean square under a Gaussian. The contrast stays what it is. A map of
+    zeros stays one. Voxel size in Å, in x, y, z order.
     """
     before = contrast(values_zyx)
     if not before > 0:
@@ -45,10 +52,6 @@ def even_out(
     # In place wherever that is possible: maps may have 10^8 voxels.
     strength = np.square(values_zyx)
     gaussian_filter(strength, sigma, output=strength)
-    inside = ((values_zyx > OUTSIDE) | (values_zyx < -OUTSIDE)).astype(np.float32)
-    gaussian_filter(inside, sigma, output=inside)
-    strength /= np.maximum(inside, np.float32(LEAST_INSIDE), out=inside)
-    del inside
     np.sqrt(strength, out=strength)
     strength /= np.float32(settings.reference * before)
     # What has nothing around it gets the most gain.

@@ -53,10 +53,8 @@ def run_windows(
     inputs: Sequence[np.ndarray] | None = None,
 ) -> VoxelPredictions:
     """Predict C-alphas: :func:`predict_points` of that channel."""
-    targets = ("calpha",)
-    return predict_points(targets, density, settings, run, threshold, progress, wanted, inputs)[
-        0
-    ]
+    wants = ("calpha",)
+    return predict_points(wants, density, settings, run, threshold, progress, wanted, inputs)[0]
 
 
 def predict_points(
@@ -89,7 +87,8 @@ def predict_points(
     wanted
         Windows to run, as ``plan_axis`` lays them; None: those that hold more than solvent.
     inputs
-        What ``input_volumes`` makes of the density; None: made here.
+        What ``input_volumes`` makes of the density, of which only the grid is used then; None:
+        made here.
     """
     plans = [plan_axis(n, settings) for n in density.values_zyx.shape]
     if wanted is None:

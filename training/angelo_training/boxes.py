@@ -116,8 +116,8 @@ def normalise(
     return normalised.astype(np.float32)
 
 
-def density_to_search(box: Box) -> Float32[np.ndarray, "z y x"]:
-    """Density of a box as the C-alpha network wants it."""
+def evened_density(box: Box) -> Float32[np.ndarray, "z y x"]:
+    """Density of a box as the C-alpha network sees it, in training as in a build."""
     return even_out(box.density.values_zyx, box.density.voxel_size, LOCAL_STRENGTH)
 
 

@@ -16,8 +16,8 @@ TRAINING_NOISE = (0.6, 4.0)
 FLAWED_RATE = 0.5
 #: Such density between atoms, relative to that at the atoms: mean and most.
 MEAN_UNMODELLED, MOST_UNMODELLED = 0.2, 0.6
-#: Share of the maps to train on with weak parts, and how weak they are, least and most
-#: (see ``Conditions.weakness``).
+#: Share of the maps to train on with weak parts, and how weak they are, least and most;
+#: EMD-5778 has such parts (benchmarks/experiments.md).
 WEAK_RATE, WEAKNESS = 0.4, (0.3, 1.0)
 
 
@@ -139,10 +139,10 @@ def draw_conditions(
 def draw_training_conditions(
     rng: np.random.Generator, resolution: float | None = None, *, mask: str | None = None
 ) -> Conditions:
-    """As ``draw_conditions``, but with more noise, and some with density no model explains.
+    """As ``draw_conditions``, but with more noise, some with density no model explains or weak.
 
-    Real maps have both (benchmarks/realism.md). Maps that networks are judged on have neither,
-    so that figures of one version compare with the next.
+    Real maps have all that (benchmarks/realism.md). Maps that networks are judged on have none
+    of it, so that figures of one version compare with the next.
     """
     conditions = draw_conditions(rng, resolution, mask=mask)
     noise = float(np.exp(rng.uniform(*np.log(TRAINING_NOISE))))

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from angelo_export.networks.compact_c_alpha import STEP
 from angelo_training.box_stream import StreamSettings, make_numbered_box, stream_numbered
-from angelo_training.boxes import Box, density_to_search
+from angelo_training.boxes import Box, evened_density
 
 #: Labels reach this far from a C-alpha, Å.
 LABEL_RADIUS = 4.0
@@ -23,7 +23,7 @@ class Crop:
     """A box of density and, at every cell of the network's output (z, y, x), what is there."""
 
     density: Float16[np.ndarray, "z y x"]
-    """Normalised."""
+    """As the network is to see it."""
     distance: Float32[np.ndarray, "z2 y2 x2"]
     """To the nearest C-alpha, Å."""
     near: Int64[np.ndarray, " n"]
@@ -89,7 +89,7 @@ def make_numbered_crops(
     """Turn box ``number`` of a stream ``turns`` times."""
     box = make_numbered_box(settings, number, resolution)
     rng = np.random.default_rng([settings.seed, number, 1])
-    values = density_to_search(box)
+    values = evened_density(box)
     return [make_crop(box, values, rng) for _ in range(turns)]
 
 

@@ -34,7 +34,7 @@ from angelo_training.box_stream import (
     make_entry_box,
     stream_numbered,
 )
-from angelo_training.boxes import Box, density_to_search, place_in_box
+from angelo_training.boxes import Box, evened_density, place_in_box
 from angelo_training.precision import autocast_for
 from angelo_training.reading import find_places
 from angelo_training.structures import Entry
@@ -103,7 +103,7 @@ def _network(weights: Path) -> CompactCalpha:
 def predict_voxels(
     network: CompactCalpha, values_zyx: Float32[np.ndarray, "z y x"]
 ) -> np.ndarray:
-    """All channels on every ``STEP``-th voxel of a density to search: (K, z, y, x), logits."""
+    """All channels on every ``STEP``-th voxel of an evened density: (K, z, y, x), logits."""
     with autocast_for(torch.device("cpu")):
         output: Tensor = network(torch.from_numpy(values_zyx)[None, None])
     return output[0].float().contiguous().numpy()
@@ -149,12 +149,8 @@ def _searched_box(
     """Simulate a box and search it; remembered, since two examples are made of each."""
     entry, atom_names, rng = draw_entry(settings.boxes, number)
     box = make_entry_box(entry, settings.boxes, rng, resolution)
-    return (
-        entry,
-        atom_names,
-        box,
-        predict_voxels(_network(settings.calpha_weights), density_to_search(box)),
-    )
+    output = predict_voxels(_network(settings.calpha_weights), evened_density(box))
+    return entry, atom_names, box, output
 
 
 def make_graph_box(

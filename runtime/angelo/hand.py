@@ -32,8 +32,8 @@ MIRRORED_ENDING = "_mirrored.mrc"
 #: Part of the search that each of two rounds may cost, both hands together...
 SHARE = 0.15
 #: ...but windows that keep this much are run if there are as many, and never more than that,
-#: Å³ for each hand: a globular protein of 110 and one of 730 kDa, if all of it were protein.
-LEAST_VOLUME, MOST_VOLUME = 150_000.0, 1_000_000.0
+#: Å³ for each hand: a globular protein of 220 and one of 730 kDa, if all of it were protein.
+LEAST_VOLUME, MOST_VOLUME = 300_000.0, 1_000_000.0
 #: Distances of C-alphas that may be neighbours in a chain, Å (trans peptides have 3.8).
 CALPHA_STEP = (2.9, 4.6)
 #: Longest predicted C-N distance of neighbours, Å (a peptide bond has 1.33).

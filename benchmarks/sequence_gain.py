@@ -48,7 +48,7 @@ matched residues whose best type by the network's own logits is right, before an
 sequence it has right (*recall*), and how many of its residues are wrong, in type or in place.
 With the wrong sequences the pruned model should be empty. The bundle as it is shipped does not
 read: its rows are the last two, and those before count for one that does. Sums count residues,
-where the means of other pages count maps.
+where the means of other pages count maps; geometry is not regularised, which moves a few.
 """
 COLUMNS = ("matched", "network %", "pruned", "recall %", "wrong residues")
 

@@ -145,6 +145,7 @@ def with_value(value) -> np.ndarray:
         (map_bytes(small_values(), cella=(0, 7, 7)), r"CELLA x is 0.*--voxel-size"),
         (map_bytes(small_values(), my=0), r"my is 0.*--voxel-size"),
         (map_bytes(small_values(), cella=(7000, 7, 7)), r"cannot be right.*--voxel-size"),
+        (map_bytes(small_values(), cella=(70, 70, 70)), r"0\.2 to 3 Å; give .*--voxel-size"),
         (map_bytes(small_values(), cellb=(90, 90, 120)), r"CELLB.*90, 90, 120"),
         (map_bytes(small_values(), mapc=2), r"MAPC, MAPR, MAPS are \[2, 2, 3\]"),
         (map_bytes(small_values(), mode=4), "MODE 4 holds complex numbers"),
@@ -174,9 +175,10 @@ def test_missing_file_is_named(tmp_path):
         read_map(tmp_path / "none.mrc")
 
 
-def test_voxel_size_option_is_checked(read):
-    with pytest.raises(MapError, match="--voxel-size -1"):
-        read(map_bytes(small_values()), voxel_size=-1.0)
+@pytest.mark.parametrize("size", [-1.0, 0.1, 3.5, 10.5])
+def test_voxel_size_option_is_checked(read, size):
+    with pytest.raises(MapError, match=rf"--voxel-size {size:g}: .* voxels of 0\.2 to 3 Å"):
+        read(map_bytes(small_values()), voxel_size=size)
 
 
 @pytest.mark.parametrize("origin", [(0.3, -7.7, 1e3), (-3.3, 0.9, 2.5), (0, 0, 0)])

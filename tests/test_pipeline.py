@@ -13,7 +13,7 @@ from tiny_map import CALPHAS, ORIGIN, SEQUENCE, SHAPE_ZYX, write_tiny_inputs, wr
 
 from angelo import pipeline
 from angelo.density import read_map, write_map
-from angelo.errors import NothingBuiltError, OutputError
+from angelo.errors import MapError, NothingBuiltError, OutputError
 from angelo.job import BuildJob, read_inputs
 from angelo.pipeline import build_model
 from angelo.register import LEAST_PROBABILITY
@@ -221,6 +221,10 @@ def test_sequences_that_do_not_fit(job, right_types):
     assert not (result.folder / "out.cif").exists()
     assert (result.folder / "out_raw.cif").exists()
     assert build_model(job).nothing_matched
+    assert "--hand auto" in result.why_nothing_matched
+    known = replace(result, summary=result.summary | {"hand": "as given"})
+    assert known.why_nothing_matched.startswith("the sample has other sequences")
+    assert "hand" not in known.why_nothing_matched
 
 
 def test_map_smaller_than_a_window(job, tmp_path):
@@ -247,6 +251,18 @@ def test_two_halves_give_what_their_mean_gives(job, tmp_path):
     np.testing.assert_allclose(mean.values_zyx, whole.values_zyx, atol=1e-6)
     one = read_inputs(replace(job, map_path=paths[0])).density
     assert np.abs(one.values_zyx - whole.values_zyx).max() > 1
+
+
+def test_one_half_map_twice_is_refused(job):
+    with pytest.raises(MapError, match=r"the same map as .*; give the other half-map"):
+        read_inputs(replace(job, half_map_path=job.map_path))
+
+
+@pytest.mark.parametrize("name", ["half_map_path", "mask_path"])
+def test_other_grids_are_refused_with_the_files_name(job, tmp_path, name):
+    path = write_volume(tmp_path / "other.mrc", np.eye(9, dtype=np.float32)[None].repeat(9, 0))
+    with pytest.raises(MapError, match=r"other\.mrc: it has 9 x 9 x 9 voxels, the map"):
+        read_inputs(replace(job, **{name: path}))
 
 
 def test_mask_leaves_out_what_it_covers(job, tmp_path):

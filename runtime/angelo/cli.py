@@ -155,9 +155,7 @@ def build(
             files = ", ".join(map(str, job.sequence_files.values()))
             raise NothingBuiltError(
                 f"no built chain matches a sequence of {files}; what was built without "
-                f"one is in {result.folder}. Likely reasons: the map has the wrong hand (try "
-                "--hand auto), its resolution is below about 4 Å, or the sample has other "
-                "sequences"
+                f"one is in {result.folder}. Likely reasons: {result.why_nothing_matched}"
             )
 
 

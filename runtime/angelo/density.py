@@ -101,15 +101,23 @@ def read_mask(path: Path, voxel_size: float | None = None) -> Density:
     return mask
 
 
-def apply_mask(density: Density, mask: Density) -> Density:
-    """Density times mask. Raises MapError if they are not on the same grid."""
-    _check_same_grid(density, mask, "the mask")
+def apply_mask(density: Density, mask: Density, name: str = "the mask") -> Density:
+    """Density times mask; ``name`` is the mask's, for errors.
+
+    Raises MapError if they are not on the same grid.
+    """
+    _check_same_grid(density, mask, name)
     return replace(density, values_zyx=density.values_zyx * mask.values_zyx)
 
 
-def average_half_maps(half_1: Density, half_2: Density) -> Density:
-    """Mean of two half-maps. Raises MapError if they are not on the same grid."""
-    _check_same_grid(half_1, half_2, "the second half-map")
+def average_half_maps(
+    half_1: Density, half_2: Density, name: str = "the second half-map"
+) -> Density:
+    """Mean of two half-maps; ``name`` is the second one's, for errors.
+
+    Raises MapError if they are not on the same grid.
+    """
+    _check_same_grid(half_1, half_2, name)
     mean = half_1.values_zyx + half_2.values_zyx
     mean *= np.float32(0.5)
     return replace(half_1, values_zyx=mean)

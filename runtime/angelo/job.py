@@ -7,6 +7,7 @@ from typing import Any
 from angelo import __version__
 from angelo.bundle import MANIFEST, find_bundle, load_bundle
 from angelo.density import apply_mask, average_half_maps, read_map, read_mask
+from angelo.errors import MapError
 from angelo.hand import HandOption
 from angelo.manifest import Bundle
 from angelo.run_folder import sha256_of_file
@@ -130,9 +131,11 @@ def read_inputs(job: BuildJob) -> Inputs:
         notes = (*notes, NO_PROTEIN)
     density = read_map(job.map_path, job.voxel_size)
     if job.half_map_path is not None:
-        density = average_half_maps(density, read_map(job.half_map_path, job.voxel_size))
+        half, name = read_map(job.half_map_path, job.voxel_size), f"{job.half_map_path}: it"
+        density = average_half_maps(density, half, name)
     if job.mask_path is not None:
-        density = apply_mask(density, read_mask(job.mask_path, job.voxel_size))
+        mask, name = read_mask(job.mask_path, job.voxel_size), f"{job.mask_path}: it"
+        density = apply_mask(density, mask, name)
     facts = {
         "angelo": __version__,
         "map_sha256": sha256_of_file(job.map_path),
@@ -149,6 +152,11 @@ def read_inputs(job: BuildJob) -> Inputs:
             if kind != "any"
         },
     }
+    if facts["half_map_sha256"] == facts["map_sha256"]:
+        raise MapError(
+            f"{job.half_map_path}: the same map as {job.map_path}; give the other half-map, or "
+            "leave --half-map out"
+        )
     return Inputs(density, records, notes, bundle, devices, facts)
 
 

@@ -8,6 +8,9 @@ from scipy.ndimage import gaussian_filter
 
 from angelo.spectrum import contrast
 
+#: Widest Gaussian, Å: parts of a map are smaller.
+MOST_SIGMA = 100.0
+
 
 @dataclass(frozen=True, slots=True)
 class LocalStrength:
@@ -17,7 +20,7 @@ class LocalStrength:
     """
 
     sigma: float
-    """Width of the Gaussian under which strength is measured, Å."""
+    """Width of the Gaussian under which strength is measured, Å; at most 100."""
     reference: float
     """Strength whose gain is 1, relative to the contrast of the map."""
     power: float
@@ -29,8 +32,11 @@ class LocalStrength:
     """The same for what is weaker, such as what a mask left empty."""
 
     def __post_init__(self) -> None:
-        if min(self.sigma, self.reference) <= 0 or self.power < 0:
-            raise ValueError(f"sigma and reference must be positive, power not < 0: {self}")
+        if not (0 < self.sigma <= MOST_SIGMA and self.reference > 0 and 0 <= self.power <= 1):
+            raise ValueError(
+                f"sigma must be in (0, {MOST_SIGMA:g}] Å, reference positive, power in [0, 1]: "
+                f"{self}"
+            )
         if not 0 < self.least_gain <= self.most_gain:
             raise ValueError(f"gains must be positive, least_gain the smaller one: {self}")
 

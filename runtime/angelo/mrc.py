@@ -27,8 +27,11 @@ VALUE_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 OTHER_MODES = {3: "complex integers", 4: "complex numbers", 101: "4-bit integers"}
 #: Voxels along the longest axis that a map may have.
 LONGEST_AXIS = 4096
-#: Voxel edges outside this range are header mistakes, Å.
-VOXEL_RANGE = (0.05, 50.0)
+#: Voxel edges outside this range are mistakes, Å. Larger ones hold nothing finer than 6 Å, in
+#: which no C-alpha stands out from its neighbours 3.8 Å away, and finer grids made of them
+#: would take the memory of a far larger map.
+VOXEL_RANGE = (0.2, 3.0)
+_USUAL_VOXELS = "maps to build into have voxels of {:g} to {:g} Å".format(*VOXEL_RANGE)
 #: Departure from 90° at which a cell is called oblique.
 ANGLE_TOLERANCE = 0.1
 #: IMOD's mark in the header; with it, bit 0 of the next word says that bytes are signed.
@@ -123,7 +126,7 @@ def _spatial_axes(path: Path, header: Any) -> list[int]:
 def _voxel_size(path: Path, header: Any, given: float | None) -> Float32[np.ndarray, "3"]:
     if given is not None:
         if not VOXEL_RANGE[0] <= given <= VOXEL_RANGE[1]:
-            raise MapError(f"--voxel-size {given:g} is not a voxel edge in Å")
+            raise MapError(f"--voxel-size {given:g}: {_USUAL_VOXELS}")
         return np.full(3, given, np.float32)
     cell = [float(header.cella[axis]) for axis in "xyz"]
     counts = [int(header.mx), int(header.my), int(header.mz)]
@@ -137,8 +140,8 @@ def _voxel_size(path: Path, header: Any, given: float | None) -> Float32[np.ndar
     if edges.min() < VOXEL_RANGE[0] or edges.max() > VOXEL_RANGE[1]:
         text = " x ".join(f"{edge:.4g}" for edge in edges)
         raise MapError(
-            f"{path}: voxels of {text} Å cannot be right (CELLA / mx, my, mz in the header); "
-            "give the size with --voxel-size"
+            f"{path}: voxels of {text} Å cannot be right (CELLA / mx, my, mz in the header): "
+            f"{_USUAL_VOXELS}; give the size with --voxel-size"
         )
     return edges
 

@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 #: What a person can do when nothing was built.
 ADVICE = (
     "Likely reasons: the resolution is below about 4 Å, the map has the wrong hand (try "
-    "--hand auto), the mask leaves the molecule out, or the map is not a sharpened one"
+    "--hand auto), its voxel size is not right (--voxel-size), the mask leaves the molecule "
+    "out, or the map is not a sharpened one"
 )
 #: Told of finished steps and all steps of the stage at hand.
 Tell = Callable[[int, int], None]

@@ -66,6 +66,17 @@ class BuildResult:
         """Whether there were sequences, but no chain that fits one."""
         return self.summary.get("matched_residues") == 0
 
+    @property
+    def why_nothing_matched(self) -> str:
+        """What it may be due to then: not the hand, where that was seen to be right."""
+        sequences = "the sample has other sequences, or these are too short to be told"
+        if self.summary.get("hand") == "as given":
+            return f"{sequences}; or the map's resolution is below about 4 Å"
+        return (
+            "the map has the wrong hand (try --hand auto), its resolution is below about 4 Å, "
+            f"its voxel size is not right (--voxel-size), or {sequences}"
+        )
+
 
 def write_results(
     job: BuildJob,

@@ -123,9 +123,10 @@ def report_text(content: Mapping[str, Any]) -> str:
         f"`python benchmarks/calpha_ablation.py`: bundle {bundle['name']} {bundle['version']}, "
         f"{content['machine']['date']}, {content['machine']['processor']}. Means over the real "
         f"maps and {content['entries']} simulated ones at 3.0 Å, %: C-alphas of the unpruned "
-        "models, residues of the right type in the unpruned and the pruned ones, before geometry "
-        "is regularised; then points of the network alone, with the windows of a build, which fit the map, and with large "
-        "windows, with such margins, voxels, on the map evened out before solvent is cut away, "
+        "models, residues of the right type in the unpruned and the pruned ones, before "
+        "geometry is regularised; then points of the network alone, with the windows of a "
+        "build, which fit the map, and with large windows, with such margins, voxels, on the "
+        "map evened out before solvent is cut away, "
         "not after (for maps with much solvent see [solvent.md](solvent.md)). The networks "
         "were trained with all outputs."
     )

@@ -30,7 +30,8 @@ FIRST, LAST = 12, 28
 WIDTH = 110
 #: Progress of installers and builders.
 NOISE = re.compile(
-    r"━━━ |^\s*(Stored in|Created wheel|Building|Downloading|Collecting|Preparing|Getting)"
+    r"━━━ |^\s*(Looking in|Stored in|Created wheel|Building|Downloading|Collecting)"
+    r"|^\s*(Preparing|Getting)"
     r"|^\s*(Found existing|Attempting|Uninstalling|Successfully uninst|Requirement already)"
     r"|^(\[\d+/\d+\] )?(STEP|COMMIT|-->)|^[0-9a-f]{64}$|^(Processing|Installing|INFO|WARNING)"
 )
